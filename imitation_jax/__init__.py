@@ -1,0 +1,1 @@
+"""Imitation of proprietary language models in JAX: collect, fine-tune, measure."""

@@ -1,0 +1,76 @@
+"""Dialogues as a tfds dataset in ArrayRecord files, written and read without TensorFlow.
+
+One feature, `dialogue`, holds the dialogue's JSON: it keeps keys that no schema knows, and one decode gives it back.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from imitation_jax.data import dialogues
+from imitation_jax.data.rows import Rejected
+
+READ_AT_ONCE = 256
+
+
+class Dialogues(tfds.core.GeneratorBasedBuilder):
+    """Builder of one `train` split that keeps the dialogues' order.
+
+    Args:
+      source: called for the dialogues when the dataset is prepared.
+      **kwargs: `data_dir` above all; see `tfds.core.DatasetBuilder`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, source: Callable[[], Iterable[dict]], **kwargs):
+        self._source = source
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Dialogues, each as JSON: id, source, messages and whatever else its row held.",
+            features=tfds.features.FeaturesDict({"dialogue": tfds.features.Text()}),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index, dialogue in enumerate(self._source()):
+            yield index, {"dialogue": json.dumps(dialogue)}
+
+
+def build(source: Callable[[], Iterable[dict]], data_dir: str) -> None:
+    """Writes `data_dir`/dialogues/1.0.0. The same dialogues give the same bytes."""
+    Dialogues(source=source, data_dir=str(data_dir)).download_and_prepare()
+
+
+def find(path: str) -> epath.Path | None:
+    """The tfds folder that `path` is or holds (`prepare` writes tfds/dialogues/1.0.0), or None."""
+    path = epath.Path(path)
+    found = [
+        file.parent
+        for pattern in ("dataset_info.json", "*/*/dataset_info.json", "tfds/*/*/dataset_info.json")
+        for file in sorted(path.glob(pattern))
+    ]
+    if len(found) > 1:
+        raise ValueError(f"{path} holds {len(found)} datasets; name one of them: {', '.join(map(str, found))}")
+    return found[0] if found else None
+
+
+def read(folder: str) -> Iterator[tuple[str, dict | Rejected]]:
+    """Yields (where, dialogue or Rejected) for the `train` split of a dataset that `build` wrote, in order."""
+    data = tfds.builder_from_directory(folder).as_data_source(split="train")
+    if "dialogue" not in data.dataset_info.features:
+        raise ValueError(f"{folder} is not a dialogue dataset: it has no feature `dialogue`; write it with prepare")
+    for begin in range(0, len(data), READ_AT_ONCE):
+        some = data.__getitems__(range(begin, min(begin + READ_AT_ONCE, len(data))))
+        for index, row in enumerate(some, begin):
+            where = f"{folder}[{index}]"
+            yield where, dialogues.accepted(where, json.loads(row["dialogue"]))

@@ -1,0 +1,199 @@
+"""The token cache: every dialogue rendered and tokenised once, then read as flat memory-mapped arrays.
+
+A cache folder is named by what decides its content (dialogues, tokenizer, template) and appears whole or not at all:
+it is filled under a temporary name while a lock is held, so neither kill -9 nor a second process can spoil it.
+It holds ids.bin (uint32), mask.bin (uint8, 1 = loss-bearing), offsets.bin (int64, one more than dialogues),
+rejected.jsonl, and meta.json with the counts.
+"""
+
+import collections
+import concurrent.futures
+import fcntl
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+
+from imitation_jax.data import builder, dialogues, rows
+from imitation_jax.data.rows import Rejected
+from imitation_jax.progress import progress
+
+FORMAT = 1  # goes up when the same inputs would give other arrays
+DIALOGUES_A_TASK = 32
+
+
+class Tokens:
+    """A finished cache folder, memory-mapped.
+
+    Attributes:
+      ids: (tokens,) uint32, all dialogues one after the other.
+      mask: (tokens,) uint8, 1 where the token is loss-bearing.
+      offsets: (dialogues + 1,) int64, where each dialogue begins in `ids`.
+      meta: dialogues, tokens, loss_tokens, rejected, and reasons (reason -> count).
+
+    Raises:
+      ValueError: the files do not fit each other.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.meta = json.loads((folder / "meta.json").read_text())
+        sizes = {"ids.bin": 4 * self.meta["tokens"], "mask.bin": self.meta["tokens"]}
+        sizes["offsets.bin"] = 8 * (self.meta["dialogues"] + 1)
+        for name, size in sizes.items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{folder / name} is damaged (it should have {size:,} bytes); delete {folder}")
+        self.ids = np.memmap(folder / "ids.bin", np.uint32, "r")
+        self.mask = np.memmap(folder / "mask.bin", np.uint8, "r")
+        self.offsets = np.fromfile(folder / "offsets.bin", np.int64)
+
+    def __reduce__(self):
+        return Tokens, (self.folder,)  # a data worker maps the files itself
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(dialogues,) int64 tokens of each dialogue."""
+        return np.diff(self.offsets)
+
+
+def load(path: str, tokenizer, template, cache_dir: str, workers: int = 0) -> Tokens:
+    """The tokens of the dialogues at `path`, from the cache or made now.
+
+    Args:
+      path: a dialogue file (.jsonl, .json, gzipped or not), a folder that `prepare` wrote, or a tfds dataset folder;
+        local or in a bucket.
+      tokenizer, template: give `fingerprint`; `template.tokenize(messages)` gives (ids, mask).
+      cache_dir: local folder that holds one folder for each combination of dialogues, tokenizer and template.
+      workers: processes that tokenise; 0 does it here.
+
+    Raises:
+      FileNotFoundError: nothing at `path`.
+      ValueError: no dialogue is left.
+    """
+    source = _source(path)
+    key = [str(FORMAT), _content(source), tokenizer.fingerprint, template.fingerprint]
+    folder = Path(cache_dir) / hashlib.sha256("\n".join(key).encode()).hexdigest()[:32]
+    if not (folder / "meta.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{folder}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel gives it back however this process ends
+            if not (folder / "meta.json").exists():
+                part = Path(f"{folder}.tmp")
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                try:
+                    _fill(part, source, template, workers)
+                    os.replace(part, folder)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+    tokens = Tokens(folder)
+    if not tokens.meta["dialogues"]:
+        raise ValueError(_nothing_left(path, tokens.meta, folder))
+    return tokens
+
+
+def _source(path: str) -> epath.Path:
+    """The dialogue file or the tfds folder that `path` means."""
+    given = epath.Path(path)
+    if not given.exists():
+        raise FileNotFoundError(f"no data at {path}: give a dialogue file, or a folder that prepare wrote")
+    if not given.is_dir():
+        return given
+    found = builder.find(given)
+    if found is None:
+        raise FileNotFoundError(f"no tfds dataset in {path} (no dataset_info.json): give a folder that prepare wrote")
+    return found
+
+
+def _content(source: epath.Path) -> str:
+    """Hash of all dialogue bytes of a file or a tfds folder."""
+    digest = hashlib.sha256()
+    for file in sorted(source.glob("*.array_record*")) if source.is_dir() else [source]:
+        with file.open("rb") as opened:
+            while chunk := opened.read(rows.CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
+    offset, offsets, loss_tokens = 0, [0], 0
+    reasons = collections.Counter()
+    read = builder.read(source) if source.is_dir() else dialogues.read(source)
+    done = _tokenised(progress(read, desc="tokenising", unit="dialogue"), template, workers)
+    with (
+        open(folder / "ids.bin", "wb") as ids_file,
+        open(folder / "mask.bin", "wb") as mask_file,
+        open(folder / "rejected.jsonl", "w", encoding="utf-8") as rejected_file,
+    ):
+        for item in done:
+            if isinstance(item, Rejected):
+                reasons[item.reason] += 1
+                rejected_file.write(item.line())
+                continue
+            ids, mask = item
+            ids_file.write(ids.tobytes())
+            mask_file.write(mask.tobytes())
+            offset += len(ids)
+            offsets.append(offset)
+            loss_tokens += int(mask[1:].sum())
+    np.array(offsets, np.int64).tofile(folder / "offsets.bin")
+    meta = {"dialogues": len(offsets) - 1, "tokens": offset, "loss_tokens": loss_tokens}
+    meta |= {"rejected": reasons.total(), "reasons": dict(reasons.most_common())}
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2))
+
+
+def _tokenised(read: Iterable, template, workers: int) -> Iterator:
+    """(ids uint32, mask uint8) or Rejected for each item of `read`, in order."""
+    tasks = iter(lambda: list(itertools.islice(read, DIALOGUES_A_TASK)), [])
+    if not workers:
+        for task in tasks:
+            yield from _tokenise(task, template)
+        return
+    # Few tasks wait at a time: a pool's own map would first read the whole dataset into memory.
+    waiting = collections.deque()
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (template,)) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(_tokenise, task))
+            if len(waiting) > 3 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _start_worker(template) -> None:
+    global _template
+    _template = template
+
+
+def _tokenise(task: list, template=None) -> list:
+    template = template or _template
+    return [row if isinstance(row, Rejected) else _one(where, row, template) for where, row in task]
+
+
+def _one(where: str, dialogue: dict, template) -> tuple[np.ndarray, np.ndarray] | Rejected:
+    try:
+        ids, mask = template.tokenize(dialogue["messages"])
+    except Exception as error:  # noqa: BLE001 a template is a program that the user wrote: it may raise anything
+        reason = f"the chat template fails: {(str(error) or type(error).__name__).splitlines()[0]}"
+        return Rejected(where, dialogue.get("id"), reason, dialogue)
+    if not any(mask[1:]):
+        return Rejected(where, dialogue.get("id"), "no loss-bearing token", dialogue)
+    return np.array(ids, np.uint32), np.array(mask, np.uint8)
+
+
+def _nothing_left(path: str, meta: dict, folder: Path) -> str:
+    if not meta["rejected"]:
+        return f"no dialogue in {path}: it is empty"
+    reason, count = next(iter(meta["reasons"].items()))
+    return (
+        f"no dialogue left of {path}: all {meta['rejected']} were rejected, {count} of them because of: {reason} "
+        f"(see {folder / 'rejected.jsonl'})"
+    )

@@ -1,0 +1,127 @@
+"""Open answers to a file of prompts, in the model's chat template: what style, judge and raters compare.
+
+Prompts are JSONL rows with `instruction`, `prompt`, `text` (Vicuna's questions) or `messages` (a dialogue is answered at
+its last user turn), a JSON list of such rows (alpaca_eval), or a text file (.txt) with one prompt a line. The answer file is
+`eval/<model>/answers.jsonl`; it is at the same time the task's sample file.
+"""
+
+import zlib
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.rows import read_lines, read_rows, unique_ids
+from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
+
+TEXT_KEYS = ("instruction", "prompt", "text")
+ID_KEYS = ("id", "question_id")
+
+
+def row_id(row: dict, index: int) -> str:
+    """The row's own id, else its place in the file."""
+    return next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), str(index))
+
+
+def up_to_last_user(where: str, messages: object) -> list[dict]:
+    """The messages up to and with the last user turn.
+
+    Raises:
+      ValueError: no list of {"role", "content"}, or no user turn.
+    """
+    good = isinstance(messages, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
+    )
+    if not good:
+        raise ValueError(f"{where}: 'messages' must be a list of objects with texts under 'role' and 'content'")
+    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        raise ValueError(f"{where}: 'messages' holds no user turn to answer")
+    return [{"role": m["role"], "content": m["content"]} for m in messages[: users[-1] + 1]]
+
+
+def item_of(where: str, row: dict, index: int) -> dict:
+    """{"id", "instruction", "messages"} of one row.
+
+    Raises:
+      ValueError: naming the place and what is wrong there.
+    """
+    if "messages" in row:
+        messages = up_to_last_user(where, row["messages"])
+    else:
+        text = next((row[key] for key in TEXT_KEYS if key in row), None)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{where}: needs a text under {', '.join(TEXT_KEYS)}, or 'messages'")
+        # alpaca's format keeps what the instruction is about apart
+        about = row.get("input")
+        content = f"{text}\n\n{about}" if isinstance(about, str) and about.strip() else text
+        messages = [{"role": "user", "content": content}]
+    return {"id": row_id(row, index), "instruction": messages[-1]["content"], "messages": messages}
+
+
+def read(config: ConfigDict) -> list[dict]:
+    """The prompts of `config.prompts`.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place or the key.
+    """
+    if config.max_new_tokens < 1 or config.temperature < 0 or not 0 < config.top_p <= 1:
+        raise ValueError("config.max_new_tokens must be 1 or more, config.temperature 0 or more, config.top_p in (0, 1]")
+    if config.prompts.removesuffix(".gz").endswith(".txt"):
+        rows = [(where, {"instruction": text}) for where, text in read_lines(config.prompts)]
+        if not rows:
+            raise ValueError(f"{config.prompts}: holds no prompts")
+    else:
+        rows = read_rows(config.prompts)
+    items = [item_of(where, row, index) for index, (where, row) in enumerate(rows)]
+    unique_ids([(where, item["id"]) for (where, _), item in zip(rows, items, strict=True)])
+    return items[: config.limit or None]
+
+
+def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+    """One answer a prompt; a prompt that leaves no room for its answer gets an empty one and says so."""
+    drafts, requests = [], []
+    room = engine.config.max_position_embeddings - config.max_new_tokens
+    for item in items:
+        ids = engine.template.prompt_ids(item["messages"])
+        draft = {"id": item["id"], "instruction": item["instruction"], "generator": config.name, "tokens": len(ids)}
+        if len(ids) > room:
+            on_sample({**draft, "output": "", "finish_reason": "prompt_too_long"})
+            continue
+        drafts.append(draft)
+        requests.append(
+            GenerateRequest(
+                ids,
+                config.max_new_tokens,
+                stop_ids=engine.template.stop_ids,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                # its own seed for each prompt, the same whatever else is asked
+                seed=zlib.crc32(f"{config.seed}/{item['id']}".encode()) & 0x7FFFFFFF,
+            )
+        )
+
+    def collect(index: int, generation: Generation) -> None:
+        draft = drafts[index]
+        tokens = draft["tokens"] + len(generation.ids)
+        output = generation.text.strip()
+        on_sample({**draft, "output": output, "finish_reason": generation.finish_reason, "tokens": tokens})
+
+    engine.generate(requests, on_result=collect)
+
+
+def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:
+    """How long the answers are and how they ended."""
+    reasons = [sample["finish_reason"] for sample in samples]
+    return {
+        "metrics": {
+            "words": statistics.mean([len(sample["output"].split()) for sample in samples]),
+            "finished": statistics.proportion([reason == "stop" for reason in reasons]),
+        },
+        "counts": {
+            "answers_empty": sum(not sample["output"] for sample in samples),
+            "answers_cut_at_max_new_tokens": reasons.count("length"),
+            "prompts_too_long": reasons.count("prompt_too_long"),
+        },
+    }

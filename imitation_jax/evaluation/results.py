@@ -1,0 +1,174 @@
+"""Result files: `eval/<model>/<task>.json`, one sample a line beside it, and how far an interrupted task had come.
+
+A task appends every sample to `<task>.samples.jsonl.partial` as it gets ready. The first line of that file is the
+digest of the settings, so a start with the same settings goes on where the last one was killed, and a start with
+others begins anew.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from etils import epath
+
+Sample = dict[str, Any]
+Result = dict[str, Any]
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tokenizers", "jinja2")
+
+
+def safe_name(name: str) -> str:
+    """`name` as a folder name on any file system."""
+    return re.sub(r"[^\w.@+-]+", "_", name).strip("._") or "model"
+
+
+def model_name(source: str) -> str:
+    """What a model's results are filed under: the last part of its path, an Orbax step included."""
+    kind, _, where = source.partition(":")
+    last = where.rstrip("/").rsplit("/", 1)[-1]
+    return safe_name(last.removesuffix(".gguf") if kind == "gguf" else last)
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that change when anything in the JSON-able `value` does."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a number can depend on."""
+    found = {"python": platform.python_version()}
+    for package in (*PACKAGES, "imitation_jax"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Whole or not at all, on a local disk; a bucket's writes are whole by themselves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "://" in str(path):
+        path.write_text(text)
+        return
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def to_json(value: Any) -> str:
+    """One line that reads well; a lone surrogate, which UTF-8 cannot hold, makes it an ASCII one."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
+
+
+def write_lines(path: epath.Path, rows: Iterable[Sample]) -> None:
+    """JSON Lines, see `write_text`."""
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def write_result(path: epath.Path, result: Result) -> None:
+    """See `write_text`."""
+    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def read_result(path: epath.Path) -> Result | None:
+    """The result, or None where there is none.
+
+    Raises:
+      ValueError: the file is no result.
+    """
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a result file ({error}); delete it to compute it again") from None
+    if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
+        raise ValueError(f"{path}: not a result file (no metrics); delete it to compute it again")
+    return result
+
+
+class Samples:
+    """The samples of one task on one model, on disk as they come.
+
+    `rows` holds those that an earlier start with the same settings had finished, by id. `seconds` counts the time of
+    all starts up to the last sample that each of them finished.
+    """
+
+    def __init__(self, final: epath.Path, fingerprint: str):
+        """Args:
+        final: where the task's samples end up; while they come they lie in `<final>.partial`, or in the temporary
+          folder where `final` is in a bucket (which cannot be appended to).
+        fingerprint: digest of all settings that change a sample.
+        """
+        self.final = final
+        self.rows: dict[str, Sample] = {}
+        if "://" in str(final):
+            self.partial = Path(tempfile.gettempdir()) / "imitation_jax" / f"{digest(str(final))}.partial"
+        else:
+            self.partial = Path(f"{final}.partial")
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        self._before, whole = self._read_back(fingerprint)
+        if self.partial.exists():
+            os.truncate(self.partial, whole)
+        self._file: TextIO = open(self.partial, "a", encoding="utf-8", newline="\n")
+        if not whole:
+            self._line({"settings": fingerprint})
+        self._start = time.monotonic()
+
+    def _read_back(self, fingerprint: str) -> tuple[float, int]:
+        """Fills `rows`; returns the seconds spent on them and the length in bytes of what is whole."""
+        if not self.partial.exists():
+            return 0.0, 0
+        seconds, whole = 0.0, 0
+        with open(self.partial, "rb") as file:
+            for number, line in enumerate(file):
+                try:
+                    row = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    row = None
+                if row is None or (number == 0 and row.get("settings") != fingerprint):
+                    break
+                whole += len(line)
+                if number:
+                    self.rows[row["sample"]["id"]] = row["sample"]
+                    seconds = row["seconds"]
+        return seconds, whole
+
+    def _line(self, row: dict[str, Any]) -> None:
+        self._file.write(to_json(row) + "\n")
+        self._file.flush()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first start of this task, pauses between starts left out."""
+        return self._before + time.monotonic() - self._start
+
+    def append(self, sample: Sample) -> None:
+        """Keeps `sample` (its "id" is new) in memory and on disk."""
+        self.rows[sample["id"]] = sample
+        self._line({"sample": sample, "seconds": round(self.seconds, 3)})
+
+    def finish(self, ids: Iterable[str]) -> list[Sample]:
+        """Writes the final file, in the order of `ids`, and returns its rows. `discard` ends the partial file."""
+        self._file.close()
+        rows = [self.rows[key] for key in ids]
+        write_lines(self.final, rows)
+        return rows
+
+    def discard(self) -> None:
+        """Deletes the partial file: call it when the result is on disk."""
+        self.partial.unlink(missing_ok=True)

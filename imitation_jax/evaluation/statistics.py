@@ -1,0 +1,80 @@
+"""Means and their standard errors: what every task reports beside its numbers."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Estimate = dict[str, float | int | None]  # {"value", "stderr", "n"}; None where it is undefined
+
+
+def estimate(value: float, stderr: float, n: int) -> Estimate:
+    """The three numbers of a metric; what is not finite becomes None, which JSON can hold."""
+    return {
+        "value": float(value) if math.isfinite(value) else None,
+        "stderr": float(stderr) if math.isfinite(stderr) else None,
+        "n": int(n),
+    }
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Sample mean with the standard error s / sqrt(n), s with n - 1 in its denominator (as lm-eval reports it)."""
+    n = len(values)
+    if n == 0:
+        return estimate(math.nan, math.nan, 0)
+    value = float(np.mean(values))
+    return estimate(value, float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan, n)
+
+
+def proportion(hits: Sequence[bool]) -> Estimate:
+    """Share of true with the standard error sqrt(p (1 - p) / (n - 1)).
+
+    At 0 of n and n of n that formula says 0, which no finite sample can know; there the standard error is the one of
+    Agresti and Coull's adjusted share, (hits + 2) / (n + 4) (The American Statistician 52, 1998).
+    """
+    n, k = len(hits), int(sum(hits))
+    if 0 < k < n:
+        return mean([float(hit) for hit in hits])
+    if n == 0:
+        return estimate(math.nan, math.nan, 0)
+    adjusted = (k + 2) / (n + 4)
+    return estimate(k / n, math.sqrt(adjusted * (1 - adjusted) / (n + 4)), n)
+
+
+def macro(groups: Sequence[Estimate]) -> Estimate:
+    """Unweighted mean of independent estimates; variances add. `n` counts the items of all groups."""
+    k = len(groups)
+    if k == 0:
+        return estimate(math.nan, math.nan, 0)
+    value = sum(group["value"] for group in groups) / k
+    errors = [math.nan if group["stderr"] is None else group["stderr"] for group in groups]
+    return estimate(value, math.sqrt(sum(error**2 for error in errors)) / k, sum(group["n"] for group in groups))
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], rows: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """`statistic(rows)` with the standard deviation of it over resampled rows (Efron 1979) as the standard error.
+
+    Resamples where the statistic is undefined (a constant column) are left out; with more than a tenth of them
+    undefined the standard error is None.
+
+    Args:
+      statistic: from (n, ...) rows to a number.
+      rows: (n, ...), the independent observations along the first axis.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(rows)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = statistic(rows) if n else math.nan
+        draws = [statistic(rows[rng.integers(0, n, n)]) for _ in range(resamples)] if n > 1 else []
+    draws = [draw for draw in draws if math.isfinite(draw)]
+    enough = len(draws) >= 0.9 * resamples
+    return estimate(value, float(np.std(draws, ddof=1)) if enough else math.nan, n)
+
+
+def pearson(rows: np.ndarray) -> float:
+    """Correlation of the two columns of (n, 2) rows; nan where one of them is constant."""
+    centred = rows - rows.mean(axis=0)
+    covariance = centred.T @ centred
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))

@@ -1,0 +1,237 @@
+"""How much one set of answers looks like another: the automatic rows of Table 2 of "The False Promise of Imitating
+Proprietary LLMs" (Gudibande et al. 2023, arXiv 2305.15717), between any two answer files, without a model.
+
+The paper names the rows and gives the values, not the detectors. What is used here (also in each result's settings):
+
+- List: some line starts, after at most three spaces, with `-`, `+`, `*` or a number with `.` or `)`, and then a space:
+  CommonMark's list item. Measured on alpaca_eval's 805 prompts: ChatGPT-0301 .371, Vicuna-13B .386, Alpaca-7B .092,
+  text-davinci-003 .128.
+- Summary paragraph: the answer has two paragraphs or more (an empty line between them), the last one is no list, and it
+  starts with a phrase that sums up ("Overall", "In summary", "Remember", "By following", ...: `SUMMARY`).
+- `list_match`, `summary_match`: of the prompts where the reference has one, the share where the answer has one too.
+- Unigram intersection: words shared as multisets, counted twice over the words of both (the F1 of unigrams; lower case,
+  runs of letters and digits), mean over prompts. Of seven definitions tried, this one puts ChatGPT-0613 against
+  ChatGPT-0301 at .498, next to the paper's ceiling of 49.2.
+- Length correlation: Pearson's, of the numbers of words (split at white space).
+
+An empty answer stays in: it has no list, shares no word, and is zero words long. A prompt whose reference is empty
+cannot be compared and is set aside. Both are counted.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.answers import ID_KEYS, TEXT_KEYS
+from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.rows import read_rows
+
+LIST_ITEM = re.compile(r"^ {0,3}(?:[-+*]|\d{1,9}[.)])[ \t]+\S", re.MULTILINE)
+SUMMARY = re.compile(
+    r"\W*(?:overall|in (?:summary|conclusion|short|brief|essence|general|sum|closing|the end)|to (?:summari[sz]e|sum up|"
+    r"conclude|recap|wrap up)|summary|conclusion|in a nutshell|all in all|ultimately|altogether|taken together|"
+    r"therefore|thus|so,? in|as a result|remember|by (?:following|\w+ing)|with these|these are (?:just|only|some|a few)|"
+    r"all of these)\b",
+    re.IGNORECASE,
+)
+WORD = re.compile(r"[^\W_]+")
+PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
+DEFINITIONS = {
+    "list": LIST_ITEM.pattern,
+    "summary": f"2 or more paragraphs, the last without a list item and starting with {SUMMARY.pattern}",
+    "unigram": f"multiset F1 of {WORD.pattern} in lower case",
+    "length": "words split at white space",
+    "resamples": 2000,
+}
+OUTPUT_KEYS = ("output", "text")
+GENERATOR_KEYS = ("generator", "model_id")
+
+
+def has_list(text: str) -> bool:
+    """Whether the text holds a list item, see the module's docstring."""
+    return bool(LIST_ITEM.search(text))
+
+
+def has_summary(text: str) -> bool:
+    """Whether the text ends with a paragraph that sums up, see the module's docstring."""
+    paragraphs = [part.strip() for part in PARAGRAPH_BREAK.split(text.strip())]
+    return len(paragraphs) > 1 and not has_list(paragraphs[-1]) and bool(SUMMARY.match(paragraphs[-1]))
+
+
+def unigram_intersection(answer: str, reference: str) -> float:
+    """F1 of the two texts' words as multisets, 0 to 1."""
+    ours, theirs = Counter(WORD.findall(answer.lower())), Counter(WORD.findall(reference.lower()))
+    total = ours.total() + theirs.total()
+    return 2 * (ours & theirs).total() / total if total else 0.0
+
+
+def read_answers(path: str) -> list[dict]:
+    """Rows with `id` and `instruction` (each None where the file has none), `output` and `generator`.
+
+    Reads answer files, alpaca_eval's JSON lists, Vicuna's answer files (`question_id`, `text`, `model_id`) and dialogue
+    files, whose last assistant turn answers the user turn before it.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place.
+    """
+    answers = []
+    for where, row in read_rows(path):
+        key = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
+        generator = next((row[key] for key in GENERATOR_KEYS if isinstance(row.get(key), str)), None)
+        if "messages" in row:
+            instruction, output = last_exchange(where, row["messages"])
+        else:
+            keys = [name for name in OUTPUT_KEYS if name in row]
+            output = row[keys[0]] if keys else None
+            instruction = next((row[name] for name in TEXT_KEYS if isinstance(row.get(name), str) and name not in keys), None)
+        if not isinstance(output, str):
+            raise ValueError(f"{where}: needs a text under 'output' (or 'text', or 'messages' that end with an answer)")
+        if key is None and instruction is None:
+            raise ValueError(f"{where}: has neither 'id' nor 'instruction' to match it by")
+        answers.append({"id": key, "instruction": instruction, "output": output.strip(), "generator": generator})
+    return answers
+
+
+def last_exchange(where: str, messages: object) -> tuple[str | None, str | None]:
+    """(last user turn, the assistant's answer to it); None for what is missing.
+
+    Raises:
+      ValueError: not a list of objects.
+    """
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError(f"{where}: 'messages' must be a list of objects")
+    turns = [message for message in messages if message.get("role") in ("user", "assistant")]
+    if len(turns) < 2 or turns[-1]["role"] != "assistant" or turns[-2]["role"] != "user":
+        return None, None
+    return turns[-2].get("content"), turns[-1].get("content")
+
+
+def match(answers: list[dict], references: list[dict]) -> tuple[list[tuple[dict, dict]], str, dict[str, int]]:
+    """Pairs answers with references to the same prompt.
+
+    By id where all rows have one and the files share some, else by instruction. Where both rows of an id have an
+    instruction they must agree.
+
+    Returns:
+      (pairs in the order of the answers, "id" or "instruction", counts of everything that found no pair).
+    """
+    by = "instruction"
+    if all(row["id"] is not None for row in answers + references):
+        if {row["id"] for row in answers} & {row["id"] for row in references}:
+            by = "id"
+    lookup: dict[str, dict] = {}
+    counts = Counter()
+    for row in references:
+        key = _key(row, by)
+        counts["references_repeated"] += key in lookup
+        lookup.setdefault(key, row)
+    pairs, used = [], set()
+    for row in answers:
+        key = _key(row, by)
+        reference = lookup.get(key)
+        if key in used:
+            counts["answers_repeated"] += 1
+        elif reference is None:
+            counts["answers_without_reference"] += 1
+        elif by == "id" and _differ(row, reference):
+            counts["instructions_differ"] += 1
+            used.add(key)
+        else:
+            pairs.append((row, reference))
+            used.add(key)
+    counts["references_without_answer"] = len(set(lookup) - used)
+    return pairs, by, dict(counts)
+
+
+def _key(row: dict, by: str) -> str | None:
+    return row[by].strip() if row[by] is not None else None
+
+
+def _differ(row: dict, other: dict) -> bool:
+    both = row["instruction"] is not None and other["instruction"] is not None
+    return both and row["instruction"].split() != other["instruction"].split()
+
+
+def generator_of(answers: list[dict], path: str) -> str:
+    """Who wrote the answers: what the rows say, else the file's name."""
+    return next((row["generator"] for row in answers if row["generator"]), Path(path).stem)
+
+
+def read(config: ConfigDict) -> list[dict]:
+    """One item a pair, with the counts of what found no pair in each.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place; files that share no prompt.
+    """
+    answers, references = read_answers(config.answers), read_answers(config.reference)
+    pairs, by, counts = match(answers, references)
+    if not pairs:
+        raise ValueError(f"{config.answers} and {config.reference} share no prompt, neither by id nor by instruction")
+    reference = generator_of(references, config.reference)
+    items = []
+    for index, (ours, theirs) in enumerate(pairs):
+        key = ours["id"] if ours["id"] is not None else str(index)
+        prompt = ours["instruction"] if ours["instruction"] is not None else theirs["instruction"]
+        pair = {"prompt": prompt, "prediction": ours["output"], "gold": theirs["output"]}
+        items.append({"id": key, **pair, "matched_by": by, "reference": reference, "counts": counts})
+    # by instruction, ids may be missing or repeat
+    if len({item["id"] for item in items}) < len(items):
+        items = [{**item, "id": str(index)} for index, item in enumerate(items)]
+    return items[: config.limit or None]
+
+
+def compare(item: dict) -> Sample:
+    """A pair's own numbers; "correct" has no meaning here and is None."""
+    ours, theirs = item["prediction"], item["gold"]
+    return {
+        "id": item["id"],
+        "prompt": item["prompt"],
+        "gold": theirs,
+        "prediction": ours,
+        "correct": None,
+        "list": [has_list(ours), has_list(theirs)],
+        "summary": [has_summary(ours), has_summary(theirs)],
+        "unigram_intersection": unigram_intersection(ours, theirs),
+        "words": [len(ours.split()), len(theirs.split())],
+    }
+
+
+def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:
+    """Table 2's rows, and each detector's plain share in both files."""
+    pairs = [sample for sample in samples if sample["gold"]]
+    words = np.array([sample["words"] for sample in pairs], dtype=np.float64).reshape(-1, 2)
+
+    def agreement(name):
+        return statistics.proportion([sample[name][0] for sample in pairs if sample[name][1]])
+
+    def share(name, side):
+        return statistics.proportion([sample[name][side] for sample in pairs])
+
+    return {
+        "metrics": {
+            "list_match": agreement("list"),
+            "summary_match": agreement("summary"),
+            "unigram_intersection": statistics.mean([sample["unigram_intersection"] for sample in pairs]),
+            "length_correlation": statistics.bootstrap(
+                statistics.pearson, words, resamples=DEFINITIONS["resamples"]
+            ),
+            "list_share": share("list", 0),
+            "list_share_reference": share("list", 1),
+            "summary_share": share("summary", 0),
+            "summary_share_reference": share("summary", 1),
+            "words": statistics.mean([sample["words"][0] for sample in pairs]),
+            "words_reference": statistics.mean([sample["words"][1] for sample in pairs]),
+        },
+        "reference": items[0]["reference"],
+        "matched_by": items[0]["matched_by"],
+        "definitions": DEFINITIONS,
+        "counts": {
+            **items[0]["counts"],
+            "answers_empty": sum(not sample["prediction"] for sample in samples),
+            "references_empty": len(samples) - len(pairs),
+        },
+    }

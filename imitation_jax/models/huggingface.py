@@ -1,0 +1,153 @@
+"""Hugging Face folders in and out: safetensors and config.json; one mapping table, read in both directions."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from imitation_jax.parallel.sharding import path_of
+
+# (our path, Hugging Face's name with {} for the layer, how many leading dimensions of ours are inputs)
+Mapping = Iterable[tuple[str, str, int]]
+Tensors = dict[str, Callable[[], np.ndarray]]
+SHARD_BYTES = 5 * 10**9
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file, or no JSON in it.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; hf: takes a folder with config.json and *.safetensors")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+
+
+def open_tensors(folder: Path) -> Tensors:
+    """Readers of all tensors of a folder by name, sharded index or not; nothing is read until one is called.
+
+    Raises:
+      FileNotFoundError: no weights, or a shard that the index names is missing.
+      ValueError: a file that is cut off or no safetensors file.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        files = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no *.safetensors files; convert other formats with transformers first")
+    tensors = {}
+    for file in files:
+        path = folder / file
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: named by {index.name} but missing; fetch the checkpoint again")
+        try:
+            shard = safe_open(path, framework="numpy")
+        except SafetensorError as error:
+            raise ValueError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
+        for name in shard.keys():
+            tensors[name] = lambda shard=shard, name=name: shard.get_tensor(name)
+    return tensors
+
+
+def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -> Any:
+    """Parameters read straight into their shards: no device or host ever holds more than it must.
+
+    Args:
+      mapping: a family's table.
+      abstract: the family's parameter tree of ShapeDtypeStructs, each with its sharding and dtype.
+      tensors: readers by Hugging Face name.
+      where: what to name in errors.
+
+    Raises:
+      ValueError: missing or left-over tensors, or a shape that does not fit.
+    """
+    names = {path: name for path, name, _ in mapping}
+    layers = {path_of(k): leaf.shape[0] for k, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    wanted = {
+        names[path].format(layer) for path, num in layers.items() for layer in (range(num) if "{}" in names[path] else [0])
+    }
+    missing = sorted(wanted - tensors.keys())
+    if missing:
+        raise ValueError(f"{where}: {len(missing)} tensors are missing, {missing[0]} the first; is the file whole?")
+    # Old exports also carry the rotary table, which is computed here, and the tied head, which is the embedding.
+    extra = sorted(n for n in tensors.keys() - wanted if not n.endswith("rotary_emb.inv_freq") and n != "lm_head.weight")
+    if extra:
+        raise ValueError(f"{where}: {len(extra)} tensors do not belong to this architecture, {extra[0]} the first")
+
+    def load(key_path, leaf):
+        name = names[path_of(key_path)]
+        stacked = "{}" in name
+        shape = leaf.shape[1:] if stacked else leaf.shape
+        done: dict[str, np.ndarray] = {}  # replicas ask for the same slice once per device
+
+        def read(name):
+            array = tensors[name]()
+            if array.ndim == 2 and len(shape) >= 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                array = array.T
+            if array.size != np.prod(shape):
+                raise ValueError(f"{where}: {name} has shape {array.shape}, which does not fit the config's {shape}")
+            return array.reshape(shape).astype(leaf.dtype)
+
+        def shard(index):
+            if str(index) not in done:
+                if stacked:
+                    layers = range(leaf.shape[0])[index[0]]
+                    done[str(index)] = np.stack([read(name.format(layer))[index[1:]] for layer in layers])
+                else:
+                    done[str(index)] = read(name)[index]
+            return done[str(index)]
+
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
+
+    return jax.tree_util.tree_map_with_path(load, abstract)
+
+
+def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, Any]) -> None:
+    """Writes `config.json` and float32 (or bfloat16) safetensors that transformers loads, in shards of 5 GB.
+
+    Args:
+      mapping: the family's table.
+      params: the family's parameter tree, addressable from this process.
+      folder: made where it does not exist.
+      config: the contents of `config.json`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves = {path_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    shards: list[dict[str, np.ndarray]] = [{}]
+    room = SHARD_BYTES
+    for path, name, inputs in mapping:
+        if path not in leaves:
+            continue
+        array = np.asarray(leaves[path])
+        for layer, tensor in enumerate(array if "{}" in name else [array]):
+            if inputs:
+                tensor = tensor.reshape(int(np.prod(tensor.shape[:inputs])), -1).T
+            if tensor.nbytes > room and shards[-1]:
+                shards.append({})
+                room = SHARD_BYTES
+            shards[-1][name.format(layer)] = np.ascontiguousarray(tensor)
+            room -= tensor.nbytes
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, file))
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    dtype = "bfloat16" if next(iter(shards[0].values())).dtype == ml_dtypes.bfloat16 else "float32"
+    (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}, indent=1), encoding="utf-8")

@@ -1,0 +1,368 @@
+"""The LLaMA family: RMSNorm, RoPE, grouped-query attention, SwiGLU; layers stacked and scanned.
+
+Legend: B rows, S positions, D model, H query heads, N key/value heads, K head size, F feed-forward, V vocabulary,
+L layers, T key/value slots.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from imitation_jax.models.attention import attention
+from imitation_jax.parallel.sharding import constrain
+
+Params = dict[str, Any]
+Cache = dict[str, jax.Array]
+
+# What the backward pass recomputes, by name: everything, all but the matrix products, nothing.
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "none": jax.checkpoint_policies.everything_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's frequency scaling (transformers' "llama3" rope type)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """The architecture, in the field names of a Hugging Face `config.json` where it has them."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int = 2048
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = False
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Modules
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def rms_norm(x_BSD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square normalisation, in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    x32_BSD = x_BSD.astype(jnp.float32)
+    x32_BSD *= jax.lax.rsqrt(jnp.mean(jnp.square(x32_BSD), axis=-1, keepdims=True) + eps)
+    return (x32_BSD * scale_D).astype(x_BSD.dtype)
+
+
+def rope_frequencies(config: LlamaConfig) -> jax.Array:
+    """(K / 2,) float32 radians a position (Su et al. 2021, arXiv 2104.09864), scaled as Llama 3 does where asked."""
+    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    freqs = 1.0 / config.rope_theta**exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return freqs
+    # Long wavelengths are stretched by `factor`, short ones kept, those between blended.
+    turns = scaling.original_max_position_embeddings * freqs / (2 * jnp.pi)
+    keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    keep = jnp.clip(keep, 0.0, 1.0)
+    return keep * freqs + (1 - keep) * freqs / scaling.factor
+
+
+def apply_rope(x_BSHK: jax.Array, sin_BSK: jax.Array, cos_BSK: jax.Array) -> jax.Array:
+    """Rotates the two halves of each head, Hugging Face's layout, in float32; `sin`, `cos` are (B, S, K / 2)."""
+    sin, cos = sin_BSK[:, :, None], cos_BSK[:, :, None]
+    a, b = jnp.split(x_BSHK.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BSHK.dtype)
+
+
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> nnx.Param:
+    # 0.02 is `initializer_range` of every published LLaMA config.
+    return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+class Attention(nnx.Module):
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        D, H, N, K = config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.q = _normal(rngs, (D, H, K))
+        self.k = _normal(rngs, (D, N, K))
+        self.v = _normal(rngs, (D, N, K))
+        self.o = _normal(rngs, (H, K, D))
+
+    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache: Cache | None, layer):
+        dtype = x_BSD.dtype
+        q_BSHK = jnp.einsum("bsd,dhk->bshk", x_BSD, self.q[...].astype(dtype))
+        k_BSNK = jnp.einsum("bsd,dnk->bsnk", x_BSD, self.k[...].astype(dtype))
+        v_BSNK = jnp.einsum("bsd,dnk->bsnk", x_BSD, self.v[...].astype(dtype))
+        q_BSHK, k_BSNK = apply_rope(q_BSHK, sin, cos), apply_rope(k_BSNK, sin, cos)
+        if cache is None:
+            out_BSHK = attention(
+                q_BSHK,
+                k_BSNK,
+                v_BSNK,
+                q_positions_BS=positions_BS,
+                k_positions_BT=positions_BS,
+                q_segments_BS=segments_BS,
+                k_segments_BT=segments_BS,
+            )
+        else:
+            # A token's slot is its position, so what lies beyond a query's position is unwritten or padding. Padding
+            # carries a position past the last slot, and its write is dropped.
+            rows = jnp.arange(x_BSD.shape[0])[:, None]
+            cache = {
+                "k": cache["k"].at[layer, rows, positions_BS].set(k_BSNK, mode="drop"),
+                "v": cache["v"].at[layer, rows, positions_BS].set(v_BSNK, mode="drop"),
+            }
+            slots_BT = jnp.broadcast_to(jnp.arange(cache["k"].shape[2]), (x_BSD.shape[0], cache["k"].shape[2]))
+            out_BSHK = attention(
+                q_BSHK,
+                cache["k"][layer],
+                cache["v"][layer],
+                q_positions_BS=positions_BS,
+                k_positions_BT=slots_BT,
+            )
+        return jnp.einsum("bshk,hkd->bsd", out_BSHK, self.o[...].astype(dtype)), cache
+
+
+class MLP(nnx.Module):
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        D, F = config.hidden_size, config.intermediate_size
+        self.gate = _normal(rngs, (D, F))
+        self.up = _normal(rngs, (D, F))
+        self.down = _normal(rngs, (F, D))
+
+    def __call__(self, x_BSD):
+        dtype = x_BSD.dtype
+        gate_BSF = x_BSD @ self.gate[...].astype(dtype)
+        up_BSF = x_BSD @ self.up[...].astype(dtype)
+        return (jax.nn.silu(gate_BSF) * up_BSF) @ self.down[...].astype(dtype)
+
+
+class Layer(nnx.Module):
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        self.eps = config.rms_norm_eps
+        self.attention_norm = nnx.Param(jnp.ones(config.hidden_size))
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = nnx.Param(jnp.ones(config.hidden_size))
+        self.mlp = MLP(config, rngs)
+
+    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache, layer):
+        out_BSD, cache = self.attention(
+            rms_norm(x_BSD, self.attention_norm[...], self.eps), sin, cos, segments_BS, positions_BS, cache, layer
+        )
+        x_BSD += out_BSD
+        x_BSD += self.mlp(rms_norm(x_BSD, self.mlp_norm[...], self.eps))
+        return constrain(x_BSD, ACTIVATIONS), cache
+
+
+class Llama(nnx.Module):
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = _normal(rngs, (config.vocab_size, config.hidden_size))
+
+        @nnx.split_rngs(splits=config.num_hidden_layers)
+        @nnx.vmap
+        def make_layers(rngs):
+            return Layer(config, rngs)
+
+        self.layers = make_layers(rngs)
+        self.final_norm = nnx.Param(jnp.ones(config.hidden_size))
+        if not config.tie_word_embeddings:
+            self.unembed = _normal(rngs, (config.vocab_size, config.hidden_size))
+
+    def __call__(self, tokens_BS, positions_BS, segments_BS=None, cache=None, *, dtype, remat):
+        config = self.config
+        graph, layers = nnx.split(self.layers)
+        angles_BSK = positions_BS[..., None].astype(jnp.float32) * rope_frequencies(config)
+        sin, cos = jnp.sin(angles_BSK), jnp.cos(angles_BSK)
+
+        def body(carry, xs):
+            x_BSD, cache = carry
+            layer, index = xs
+            return nnx.merge(graph, layer)(x_BSD, sin, cos, segments_BS, positions_BS, cache, index), None
+
+        if cache is None and remat != "none":
+            # Inside a scan nothing can be moved across the loop, so XLA needs no barrier against it.
+            body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+        x_BSD = constrain(self.embed[...].astype(dtype)[tokens_BS], ACTIVATIONS)
+        (x_BSD, cache), _ = jax.lax.scan(body, (x_BSD, cache), (layers, jnp.arange(config.num_hidden_layers)))
+        return rms_norm(x_BSD, self.final_norm[...], config.rms_norm_eps), cache
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Functions over plain parameters: what training, scoring and generation call
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _graph(config: LlamaConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: Llama(config, nnx.Rngs(0))))
+
+
+def init(config: LlamaConfig, key: jax.Array) -> Params:
+    """Fresh float32 parameters as a plain nested dict, layers stacked on the first axis."""
+    return nnx.to_pure_dict(nnx.state(Llama(config, nnx.Rngs(key))))
+
+
+def hidden(
+    config: LlamaConfig,
+    params: Params,
+    tokens_BS: jax.Array,
+    positions_BS: jax.Array,
+    segments_BS: jax.Array,
+    *,
+    dtype: Any = jnp.float32,
+    remat: str = "none",
+) -> jax.Array:
+    """Final hidden states (B, S, D) of packed rows; `unembedding(params)` turns them into logits.
+
+    Args:
+      tokens_BS: int32 token ids.
+      positions_BS: int32, from 0 in each segment.
+      segments_BS: int32 segment ids; a position attends only within its own segment.
+      dtype: of the computation; norms, softmax and rotation are float32 always.
+      remat: a key of `REMAT_POLICIES`.
+    """
+    model = nnx.merge(_graph(config), nnx.State(params))
+    return model(tokens_BS, positions_BS, segments_BS, dtype=dtype, remat=remat)[0]
+
+
+def hidden_cached(
+    config: LlamaConfig,
+    params: Params,
+    tokens_BS: jax.Array,
+    positions_BS: jax.Array,
+    cache: Cache,
+    *,
+    dtype: Any = jnp.float32,
+) -> tuple[jax.Array, Cache]:
+    """Final hidden states (B, S, D) of tokens that continue what `cache` holds, and the cache with them in it.
+
+    Each row is one sequence and a token's slot is its position; give padding a position past the last slot.
+    """
+    model = nnx.merge(_graph(config), nnx.State(params))
+    return model(tokens_BS, positions_BS, cache=cache, dtype=dtype, remat="none")
+
+
+def init_cache(config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:
+    """An empty key/value cache: "k" and "v", each (L, B, T, N, K)."""
+    shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
+    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+
+
+def unembedding(params: Params) -> jax.Array:
+    """The (V, D) matrix whose product with a hidden state gives logits."""
+    return params["unembed"] if "unembed" in params else params["embed"]
+
+
+def logits(params: Params, x_BSD: jax.Array) -> jax.Array:
+    """(B, S, V) float32 logits of hidden states; for loss over long rows use the chunked loss instead."""
+    unembed_VD = unembedding(params).astype(x_BSD.dtype)
+    return jnp.einsum("bsd,vd->bsv", x_BSD, unembed_VD, preferred_element_type=jnp.float32)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tables: where each parameter lives, and what Hugging Face calls it
+# ----------------------------------------------------------------------------------------------------------------------
+
+ACTIVATIONS = P(("data", "fsdp"), "sequence", None)
+
+SHARDING = (
+    ("embed|unembed", P("tensor", "fsdp")),
+    ("layers/attention/[qkv]", P(None, "fsdp", "tensor", None)),
+    ("layers/attention/o", P(None, "tensor", None, "fsdp")),
+    ("layers/mlp/(gate|up)", P(None, "fsdp", "tensor")),
+    ("layers/mlp/down", P(None, "tensor", "fsdp")),
+    ("layers/(attention|mlp)_norm|final_norm", P()),
+)
+
+# (our path, Hugging Face's name, how many of our leading dimensions are inputs). Hugging Face keeps matrices as
+# (outputs, inputs), so 0 means "as it is" and n means "flatten the n input dimensions, then transpose".
+HUGGINGFACE = (
+    ("embed", "model.embed_tokens.weight", 0),
+    ("unembed", "lm_head.weight", 0),
+    ("final_norm", "model.norm.weight", 0),
+    ("layers/attention_norm", "model.layers.{}.input_layernorm.weight", 0),
+    ("layers/attention/q", "model.layers.{}.self_attn.q_proj.weight", 1),
+    ("layers/attention/k", "model.layers.{}.self_attn.k_proj.weight", 1),
+    ("layers/attention/v", "model.layers.{}.self_attn.v_proj.weight", 1),
+    ("layers/attention/o", "model.layers.{}.self_attn.o_proj.weight", 2),
+    ("layers/mlp_norm", "model.layers.{}.post_attention_layernorm.weight", 0),
+    ("layers/mlp/gate", "model.layers.{}.mlp.gate_proj.weight", 1),
+    ("layers/mlp/up", "model.layers.{}.mlp.up_proj.weight", 1),
+    ("layers/mlp/down", "model.layers.{}.mlp.down_proj.weight", 1),
+)
+
+
+def config_from_hf(hf: dict[str, Any]) -> LlamaConfig:
+    """Reads a Hugging Face `config.json` of model type "llama".
+
+    Raises:
+      ValueError: a setting of another architecture (biases, another activation or rope type), by key.
+    """
+    expected = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    for key, value in expected.items():
+        if hf.get(key, value) != value:
+            raise ValueError(f"config.json: {key}={hf[key]!r} is not supported, only {value!r}")
+    rope = dict(hf.get("rope_parameters") or hf.get("rope_scaling") or {})  # transformers 5 and 4
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "llama3"):
+        raise ValueError(f"config.json: rope type {kind!r} is not supported, only 'default' and 'llama3'")
+    fields = [field.name for field in dataclasses.fields(RopeScaling)]
+    scaling = RopeScaling(**{name: rope[name] for name in fields}) if kind == "llama3" else None
+    return LlamaConfig(
+        vocab_size=hf["vocab_size"],
+        hidden_size=hf["hidden_size"],
+        intermediate_size=hf["intermediate_size"],
+        num_hidden_layers=hf["num_hidden_layers"],
+        num_attention_heads=hf["num_attention_heads"],
+        num_key_value_heads=hf.get("num_key_value_heads") or hf["num_attention_heads"],
+        head_dim=hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
+        max_position_embeddings=hf.get("max_position_embeddings", 2048),
+        rope_theta=float(rope.get("rope_theta", hf.get("rope_theta", 10000.0))),
+        rope_scaling=scaling,
+        rms_norm_eps=hf.get("rms_norm_eps", 1e-6),
+        tie_word_embeddings=hf.get("tie_word_embeddings", False),
+    )
+
+
+def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
+    """The `config.json` that transformers 4 and 5 read back as the same model."""
+    hf = dataclasses.asdict(config)
+    if config.rope_scaling is not None:
+        hf["rope_scaling"] = {"rope_type": "llama3", **hf["rope_scaling"]}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        **hf,
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Presets
+# ----------------------------------------------------------------------------------------------------------------------
+
+PRESETS = {
+    "smollm2_135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 100000.0, tie_word_embeddings=True),
+    "llama_7b": LlamaConfig(32000, 4096, 11008, 32, 32, 32, 128, 2048, rms_norm_eps=1e-6),
+    "llama_13b": LlamaConfig(32000, 5120, 13824, 40, 40, 40, 128, 2048, rms_norm_eps=1e-6),
+    "llama3_2_1b": LlamaConfig(
+        128256, 2048, 8192, 16, 32, 8, 64, 131072, 500000.0, RopeScaling(32.0, 1.0, 4.0, 8192), tie_word_embeddings=True
+    ),
+    "tiny": LlamaConfig(512, 64, 172, 5, 8, 4, 8, 512),
+}

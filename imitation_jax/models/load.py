@@ -1,0 +1,128 @@
+"""A model from wherever it is: `hf:DIR`, `gguf:FILE` or `orbax:WORKDIR[@STEP]`; and out again."""
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from imitation_jax.models import checkpoint, huggingface, llama
+from imitation_jax.models.gguf import open_gguf
+from imitation_jax.parallel.mesh import make_mesh
+from imitation_jax.parallel.sharding import shardings
+from imitation_jax.tokenizers.chat import ChatTemplate, load_template
+from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+# A family is a module with LlamaConfig's like, `init`, `hidden`, `hidden_cached`, `SHARDING`, `HUGGINGFACE`, ...
+FAMILIES: dict[str, ModuleType] = {"llama": llama}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A student ready to run: `family` is the module whose functions take `config` and `params`."""
+
+    name: str
+    family: ModuleType
+    config: Any
+    params: Any
+    tokenizer: Tokenizer
+    template: ChatTemplate
+
+
+def abstract_params(family: ModuleType, config: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
+    """The family's parameter tree as ShapeDtypeStructs that carry shardings.
+
+    Raises:
+      ValueError: a mesh that does not divide a parameter.
+    """
+    shapes = jax.eval_shape(lambda: family.init(config, jax.random.key(0)))
+    placed = shardings(shapes, family.SHARDING, mesh)
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place), shapes, placed)
+
+
+def load_model(
+    source: str, mesh: Mesh | None = None, param_dtype: Any = jnp.float32, template: str = "model"
+) -> LoadedModel:
+    """Reads config, weights, tokenizer and chat template.
+
+    Args:
+      source: `hf:DIR`, `gguf:FILE` or `orbax:WORKDIR[@STEP]` (the newest step where none is given).
+      mesh: where the parameters are born sharded; default one of all devices.
+      param_dtype: what the weights are kept in.
+      template: see `load_template`; "model" is the one that comes with the model.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the file and what is wrong with it.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    kind, _, where = source.partition(":")
+    if kind not in ("hf", "gguf", "orbax") or not where:
+        raise ValueError(f"model {source!r}: write hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]")
+    if kind == "orbax":
+        name, saved = checkpoint.read_model(where)
+        family = FAMILIES[saved.family]
+        config = family.config_from_hf(saved.config)
+        tokenizer = saved.tokenizer
+        params = checkpoint.read_params(where, abstract_params(family, config, mesh, param_dtype))
+        template = saved.template if template == "model" else template
+    else:
+        path = Path(where).expanduser()
+        if kind == "hf":
+            hf, tensors = huggingface.read_config(path), huggingface.open_tensors(path)
+        else:
+            hf, tensors = open_gguf(path)
+        family = FAMILIES.get(hf.get("model_type"))
+        if family is None:
+            raise ValueError(f"{path}: model type {hf.get('model_type')!r} is none of {', '.join(FAMILIES)}")
+        config = family.config_from_hf(hf)
+        tokenizer = load_tokenizer(path)
+        name = path.stem if kind == "gguf" else path.resolve().name
+        abstract = abstract_params(family, config, mesh, param_dtype)
+        params = huggingface.load_params(family.HUGGINGFACE, abstract, tensors, str(path))
+    check_fit(tokenizer, config, source)
+    return LoadedModel(name, family, config, params, tokenizer, load_template(template, tokenizer))
+
+
+def check_fit(tokenizer: Tokenizer, config: Any, source: str) -> None:
+    """Refuses a tokenizer with more ids than the model has embeddings.
+
+    Raises:
+      ValueError: with both numbers.
+    """
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"{source}: the tokenizer has {tokenizer.vocab_size} ids but the model's vocabulary is "
+            f"{config.vocab_size}; they do not belong together"
+        )
+
+
+def save_model(model: LoadedModel, target: str) -> None:
+    """Writes `hf:DIR` (a folder that transformers loads) or `orbax:DIR` (step 0 of a workdir).
+
+    Raises:
+      ValueError: another kind of target.
+    """
+    kind, _, where = target.partition(":")
+    if kind == "hf" and where:
+        folder = Path(where).expanduser()
+        huggingface.save_params(model.family.HUGGINGFACE, model.params, folder, hf_config(model))
+        model.tokenizer.save(folder)
+    elif kind == "orbax" and where:
+        checkpoint.save_model(where, model.params, saved_model(model))
+    else:
+        raise ValueError(f"--to={target!r}: write hf:DIR or orbax:DIR")
+
+
+def hf_config(model: LoadedModel) -> dict[str, Any]:
+    """The model's `config.json`, special ids included."""
+    ids = {f"{name}_token_id": getattr(model.tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
+    return {**model.family.config_to_hf(model.config), **ids}
+
+
+def saved_model(model: LoadedModel) -> checkpoint.SavedModel:
+    """What an Orbax checkpoint carries beside the weights."""
+    family = next(name for name, module in FAMILIES.items() if module is model.family)
+    return checkpoint.SavedModel(family, model.family.config_to_hf(model.config), model.tokenizer, model.template.source)

@@ -1,0 +1,106 @@
+"""The tokenizer inside a GGUF file (`tokenizer.ggml.*`) -> Tokenizer, as transformers 5 reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers
+
+from imitation_jax.tokenizers.sentencepiece import add_listed_tokens, bpe_from_pieces
+from imitation_jax.tokenizers.tokenizer import Tokenizer
+
+# How text is cut before the merges: the patterns that GPT-2, Llama 3 and Qwen 2 were published with.
+GPT2 = None  # the ByteLevel pre-tokenizer's own
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+# smollm: transformers cuts with GPT-2's pattern, and so does this; the tokenizer.json published with that model first
+# cuts digits off one by one, which differs only in runs of white space before a digit.
+PATTERNS = {
+    "default": GPT2,
+    "gpt-2": GPT2,
+    "smollm": GPT2,
+    "llama-bpe": LLAMA3,
+    "llama3": LLAMA3,
+    "llama-v3": LLAMA3,
+    "qwen2": QWEN2,
+    "deepseek-r1-qwen": QWEN2,
+}
+NAMED_IDS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
+
+
+def load_gguf(path: Path) -> Tokenizer:
+    """Reads the tokenizer of a GGUF file: `tokenizer.ggml.model` gpt2 (byte-level BPE) or llama (sentencepiece).
+
+    Raises:
+      ValueError: no GGUF file, no tokenizer in it, or a model or pre-tokenizer that is not known here.
+    """
+    try:
+        fields = gguf.GGUFReader(str(path)).fields
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable GGUF file: {' '.join(str(error).split())}") from error
+
+    def read(key: str) -> Any:
+        return fields[key].contents() if key in fields else None
+
+    tokens = read("tokenizer.ggml.tokens")
+    if not tokens:
+        raise ValueError(f"{path}: holds no tokenizer (tokenizer.ggml.tokens is missing)")
+    kinds = read("tokenizer.ggml.token_type") or [1] * len(tokens)
+    scores = read("tokenizer.ggml.scores") or [0.0] * len(tokens)
+    merges = read("tokenizer.ggml.merges")
+    merges = None if merges is None else [tuple(merge.split(" ")) for merge in merges]
+    pieces = list(zip(tokens, scores, kinds, strict=True))
+
+    config: dict[str, Any] = {}
+    for name, key in NAMED_IDS.items():
+        i = read(f"tokenizer.ggml.{key}")
+        if i is not None:
+            if not 0 <= i < len(tokens):
+                raise ValueError(f"{path}: tokenizer.ggml.{key} is {i}, but there are {len(tokens)} tokens")
+            config[name] = tokens[i]
+    for name in ("add_bos_token", "add_eos_token"):
+        if (flag := read(f"tokenizer.ggml.{name}")) is not None:
+            config[name] = bool(flag)
+    if (template := read("tokenizer.chat_template")) is not None:
+        config["chat_template"] = template
+
+    kind = read("tokenizer.ggml.model")
+    if kind == "gpt2":
+        pre = read("tokenizer.ggml.pre") or "default"
+        if pre not in PATTERNS:
+            known = ", ".join(PATTERNS)
+            raise ValueError(f"{path}: tokenizer.ggml.pre {pre!r} is not supported (known: {known})")
+        backend = _byte_level(pieces, merges or [], PATTERNS[pre])
+    elif kind == "llama":
+        config.setdefault("add_bos_token", True)
+        if (prefix := read("tokenizer.ggml.add_space_prefix")) is not None:
+            config["add_prefix_space"] = bool(prefix)
+        backend = bpe_from_pieces(pieces, config, merges)
+    else:
+        raise ValueError(f"{path}: tokenizer.ggml.model {kind!r} is not supported (known: gpt2, llama)")
+    return Tokenizer(backend, config)
+
+
+def _byte_level(
+    pieces: list[tuple[str, float, int]], merges: list[tuple[str, str]], pattern: str | None
+) -> tokenizers.Tokenizer:
+    vocab = {piece: i for i, (piece, _, _) in enumerate(pieces)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, fuse_unk=False))
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    if pattern is None:
+        backend.pre_tokenizer = byte_level
+    else:
+        split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    backend.decoder = decoders.ByteLevel()
+    add_listed_tokens(backend, pieces)
+    return backend
