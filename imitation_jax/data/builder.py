@@ -3,6 +3,8 @@
 One feature, `dialogue`, holds the dialogue's JSON: it keeps keys that no schema knows, and one decode gives it back.
 """
 
+import contextlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 
@@ -24,6 +26,8 @@ class Dialogues(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded; left to itself tfds looks for checksums with importlib_resources, which it lacks.
+    url_infos = None
 
     def __init__(self, *, source: Callable[[], Iterable[dict]], **kwargs):
         self._source = source
@@ -48,7 +52,10 @@ class Dialogues(tfds.core.GeneratorBasedBuilder):
 
 def build(source: Callable[[], Iterable[dict]], data_dir: str) -> None:
     """Writes `data_dir`/dialogues/1.0.0. The same dialogues give the same bytes."""
-    Dialogues(source=source, data_dir=str(data_dir)).download_and_prepare()
+    tfds.disable_progress_bar()  # its bars and its words about downloads would mislead
+    with contextlib.redirect_stdout(io.StringIO()):
+        Dialogues(source=source, data_dir=str(data_dir)).download_and_prepare()
+    epath.Path(data_dir, "downloads").rmtree()
 
 
 def find(path: str) -> epath.Path | None:

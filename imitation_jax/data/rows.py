@@ -20,6 +20,7 @@ MAX_BYTES = 8 * 2**20  # of one row; the longest real dialogues have about one
 CHUNK = 2**20
 MAX_REJECTED_CHARS = 50_000
 UTF8_BOM = b"\xef\xbb\xbf"
+TRAILING = "data after the end of the list"
 
 STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 STRUCTURE = re.compile(rb'[^"\[\]{},]*+')
@@ -27,7 +28,7 @@ STRUCTURE = re.compile(rb'[^"\[\]{},]*+')
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """A row that was set aside: where it stood (`file:line` or `file[index]`), its id if it has one, why, and itself."""
+    """A row that was set aside: where it stood (`file:line` or `file[index]`), its id if any, why, and the row."""
 
     where: str
     id: Any
@@ -95,7 +96,7 @@ def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Re
             where = f"{name}[{place}]" if is_list else f"{name}:{place}"
             if end or damage:
                 last = _parse(where, bytes(head))
-                if isinstance(last, dict):
+                if end != TRAILING and isinstance(last, dict):
                     yield where, last
                     where, head, size = f"{where} and on", bytearray(), 0
                 yield where, Rejected(where, None, damage or end, *_text(head, size))
@@ -150,7 +151,7 @@ def _split_list(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:
         trailing = trailing or (closed and bool(chunk[begin:].strip()))
         yield chunk[begin:], None
     if closed:
-        yield b"", "data after the end of the list" if trailing else ""
+        yield b"", TRAILING if trailing else ""
     else:
         yield b"", "the list is cut off here"
 

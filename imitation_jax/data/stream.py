@@ -4,6 +4,7 @@ Shapes: B rows of this host's share of a global batch, S = seq_len positions.
 """
 
 import hashlib
+import weakref
 from collections.abc import Iterator
 
 import grain
@@ -129,8 +130,6 @@ class Stream:
         """A Grain iterator over the batches from `start_step`, reading ahead on threads or worker processes."""
         if not 0 <= start_step <= self.total_steps:
             raise ValueError(f"step {start_step} is outside of this run's {self.total_steps} steps")
-        if start_step == self.total_steps:
-            return iter(())
         options = grain.ReadOptions(num_threads=1 if self._workers else 2, prefetch_buffer_size=PREFETCH)
         data = grain.MapDataset.source(self)[start_step:].to_iter_dataset(options)
         if self._workers:
@@ -146,10 +145,14 @@ class Batches:
 
     def __init__(self, stream: Stream, start_step: int = 0):
         self._stream = stream
+        self._close = lambda: None
         self._start(start_step)
 
     def _start(self, step: int) -> None:
-        self._iterator = self._stream.read(step)
+        self._close()
+        self._reader = [self._stream.read(step)]
+        # Also runs at exit, early enough for Grain to stop its threads and processes without complaints.
+        self._close = weakref.finalize(self, lambda reader: reader.pop().close(), self._reader)
         self._step = step
 
     def __iter__(self) -> "Batches":
@@ -157,7 +160,7 @@ class Batches:
 
     def __next__(self) -> dict[str, np.ndarray]:
         # Workers hand over shared memory; a copy of it frees that at once and leaves plain arrays.
-        batch = {name: np.array(value) for name, value in next(self._iterator).items()}
+        batch = {name: np.array(value) for name, value in next(self._reader[0]).items()}
         self._step += 1
         return batch
 

@@ -27,6 +27,7 @@ from imitation_jax.progress import progress
 
 FORMAT = 1  # goes up when the same inputs would give other arrays
 DIALOGUES_A_TASK = 32
+DOWNLOAD = "download"
 
 
 class Tokens:
@@ -93,10 +94,23 @@ def load(path: str, tokenizer, template, cache_dir: str, workers: int = 0) -> To
                     os.replace(part, folder)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
-    tokens = Tokens(folder)
-    if not tokens.meta["dialogues"]:
-        raise ValueError(_nothing_left(path, tokens.meta, folder))
-    return tokens
+    meta = json.loads((folder / "meta.json").read_text())
+    if not meta["dialogues"]:
+        raise ValueError(_nothing_left(path, meta, folder))
+    return Tokens(folder)
+
+
+def read(path: str) -> Iterator[tuple[str, dict | Rejected]]:
+    """Yields (where, dialogue or Rejected) of a dialogue file, a folder that `prepare` wrote or a tfds folder.
+
+    Raises:
+      FileNotFoundError: nothing at `path`.
+    """
+    return _read(_source(path))
+
+
+def _read(source: epath.Path) -> Iterator[tuple[str, dict | Rejected]]:
+    return builder.read(source) if source.is_dir() else dialogues.read(source)
 
 
 def _source(path: str) -> epath.Path:
@@ -125,8 +139,8 @@ def _content(source: epath.Path) -> str:
 def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
     offset, offsets, loss_tokens = 0, [0], 0
     reasons = collections.Counter()
-    read = builder.read(source) if source.is_dir() else dialogues.read(source)
-    done = _tokenised(progress(read, desc="tokenising", unit="dialogue"), template, workers)
+    rows_read = _read(_on_disk(source, folder) if source.is_dir() else source)
+    done = _tokenised(progress(rows_read, desc="tokenising", unit="dialogue"), template, workers)
     with (
         open(folder / "ids.bin", "wb") as ids_file,
         open(folder / "mask.bin", "wb") as mask_file,
@@ -147,6 +161,18 @@ def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
     meta = {"dialogues": len(offsets) - 1, "tokens": offset, "loss_tokens": loss_tokens}
     meta |= {"rejected": reasons.total(), "reasons": dict(reasons.most_common())}
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
+    shutil.rmtree(folder / DOWNLOAD, ignore_errors=True)
+
+
+def _on_disk(source: epath.Path, folder: Path) -> epath.Path:
+    """A tfds folder that can be read: ArrayRecord opens local files only, so a bucket's are copied for the time."""
+    if "://" not in str(source):
+        return source
+    local = epath.Path(folder) / DOWNLOAD
+    local.mkdir()
+    for file in source.iterdir():
+        file.copy(local / file.name)
+    return local
 
 
 def _tokenised(read: Iterable, template, workers: int) -> Iterator:

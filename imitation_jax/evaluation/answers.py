@@ -1,8 +1,8 @@
 """Open answers to a file of prompts, in the model's chat template: what style, judge and raters compare.
 
-Prompts are JSONL rows with `instruction`, `prompt`, `text` (Vicuna's questions) or `messages` (a dialogue is answered at
-its last user turn), a JSON list of such rows (alpaca_eval), or a text file (.txt) with one prompt a line. The answer file is
-`eval/<model>/answers.jsonl`; it is at the same time the task's sample file.
+Prompts are JSONL rows with `instruction`, `prompt`, `text` (Vicuna's questions) or `messages` (a dialogue is answered
+at its last user turn), a JSON list of such rows (alpaca_eval), or a text file (.txt) with one prompt a line. The answer
+file is `eval/<model>/answers.jsonl`; it is at the same time the task's sample file.
 """
 
 import zlib
@@ -17,6 +17,7 @@ from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
 
 TEXT_KEYS = ("instruction", "prompt", "text")
 ID_KEYS = ("id", "question_id")
+DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
 
 
 def row_id(row: dict, index: int) -> str:
@@ -67,7 +68,9 @@ def read(config: ConfigDict) -> list[dict]:
       FileNotFoundError, ValueError: one line with the place or the key.
     """
     if config.max_new_tokens < 1 or config.temperature < 0 or not 0 < config.top_p <= 1:
-        raise ValueError("config.max_new_tokens must be 1 or more, config.temperature 0 or more, config.top_p in (0, 1]")
+        raise ValueError(
+            "config.max_new_tokens must be 1 or more, config.temperature 0 or more, config.top_p in (0, 1]"
+        )
     if config.prompts.removesuffix(".gz").endswith(".txt"):
         rows = [(where, {"instruction": text}) for where, text in read_lines(config.prompts)]
         if not rows:
@@ -94,7 +97,6 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
             GenerateRequest(
                 ids,
                 config.max_new_tokens,
-                stop_ids=engine.template.stop_ids,
                 temperature=config.temperature,
                 top_p=config.top_p,
                 # its own seed for each prompt, the same whatever else is asked

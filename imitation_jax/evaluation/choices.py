@@ -8,6 +8,9 @@ from imitation_jax.evaluation.prompts import Pair
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.inference.engine import Engine, Score, ScoreRequest
 
+# Context tokens handed to the engine in one call: enough to batch well, and all of MMLU's would fill half a gigabyte.
+TOKENS_AT_ONCE = 2_000_000
+
 
 def score_choices(
     engine: Engine, items: Iterable[tuple[Sample, list[Pair]]], on_sample: Callable[[Sample], None]
@@ -20,7 +23,17 @@ def score_choices(
         "correct_normalised", "logprobs" (summed, one a choice, in order), "tokens" (of the pairs, context included).
         Normalised is per UTF-8 byte of the choice. Of equal choices the first wins.
     """
-    items = list(items)
+    batch, tokens = [], 0
+    for sample, pairs in items:
+        batch.append((sample, pairs))
+        tokens += len(pairs[0][0])
+        if tokens >= TOKENS_AT_ONCE:
+            _score_batch(engine, batch, on_sample)
+            batch, tokens = [], 0
+    _score_batch(engine, batch, on_sample)
+
+
+def _score_batch(engine: Engine, items: list[tuple[Sample, list[Pair]]], on_sample: Callable[[Sample], None]) -> None:
     requests, places = [], []
     for index, (_, pairs) in enumerate(items):
         for choice, (context, continuation) in enumerate(pairs):

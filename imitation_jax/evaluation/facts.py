@@ -16,6 +16,8 @@ from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_rows, unique_ids
 from imitation_jax.inference.engine import Engine
 
+DEFINITIONS = {"context": "Question: {question}\nAnswer:", "normalised": "log-likelihood per UTF-8 byte of the choice"}
+
 
 def item_of(where: str, row: dict, index: int) -> dict:
     """One question.
@@ -60,7 +62,7 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
         pairs, cut = with_shots_that_fit([], encode, limit)
         return {**item, "cut": cut < 0}, pairs
 
-    score_choices(engine, [encoded(item) for item in items], on_sample)
+    score_choices(engine, (encoded(item) for item in items), on_sample)
 
 
 def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:

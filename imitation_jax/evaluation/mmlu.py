@@ -21,6 +21,10 @@ from imitation_jax.inference.engine import Engine
 LETTERS = ("A", "B", "C", "D")
 COLUMNS = ("question", "choice0", "choice1", "choice2", "choice3", "answer")
 SPACES_BEFORE_SUBJECT = {"lm_eval": " ", "original": "  "}
+DEFINITIONS = {
+    "scored": "' A' to ' D' after 'Answer:'; in chat 'A' to 'D' as the assistant's turn",
+    "shots": "first rows",
+}
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -97,10 +101,7 @@ def read(config: ConfigDict) -> list[dict]:
 
 
 def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
-    """Scores ` A` to ` D` after each prompt, one subject at a time: its questions share the shots."""
-    subjects = defaultdict(list)
-    for item in items:
-        subjects[item["subject"]].append(item)
+    """Scores ` A` to ` D` after each prompt."""
     limit = engine.config.max_position_embeddings
 
     def encoded(item: dict) -> tuple[Sample, list]:
@@ -113,8 +114,7 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
         sample = {"id": item["id"], "subject": item["subject"], "prompt": text, "choices": list(LETTERS)}
         return {**sample, "gold": item["gold"], "shots": shots}, pairs
 
-    for rows in subjects.values():
-        score_choices(engine, [encoded(row) for row in rows], on_sample)
+    score_choices(engine, (encoded(item) for item in items), on_sample)
 
 
 def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:

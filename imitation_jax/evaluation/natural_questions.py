@@ -1,4 +1,4 @@
-"""Natural Questions, open domain (Lee et al. 2019, arXiv 1906.00300): a short answer, from memory, after a few examples.
+"""Natural Questions, open domain (Lee et al. 2019, arXiv 1906.00300): a short answer from memory after examples.
 
 The prompt is the one of the LLaMA paper and of lm-evaluation-harness. An answer counts by SQuAD's exact match and F1
 (Rajpurkar et al. 2016, arXiv 1606.05250), the best over the gold answers.
@@ -23,6 +23,10 @@ HEADER = "Answer these questions:\n\n"
 STOPS = {"newline": ("\n",), "lm_eval": ("\n", ".", ",")}
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+DEFINITIONS = {
+    "prompt": HEADER + "Q: {question}?\nA: {answer}\n",
+    "judged": "SQuAD's normalisation, best over the golds",
+}
 
 
 def normalise(text: str) -> str:
@@ -110,11 +114,7 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
         [(ids, _)], shots = with_shots_that_fit(item["shots"], encode, limit)
         text = HEADER + "".join(item["shots"][: max(0, shots)]) + block(item["question"])
         drafts.append({"id": item["id"], "prompt": text, "gold": item["gold"], "shots": shots, "tokens": len(ids)})
-        requests.append(
-            GenerateRequest(
-                ids, config.max_new_tokens, stop=STOPS[config.stops], stop_ids=engine.template.stop_ids
-            )
-        )
+        requests.append(GenerateRequest(ids, config.max_new_tokens, stop=STOPS[config.stops]))
 
     def collect(index: int, generation: Generation) -> None:
         draft = drafts[index]

@@ -49,7 +49,7 @@ def encode_choices(engine: Engine, context: str, choices: Sequence[str], chat: b
     if not chat:
         return encode_pairs(engine.tokenizer, context, [" " + choice for choice in choices])
     context_ids = engine.template.prompt_ids([{"role": "user", "content": context}])
-    return [(context_ids, ids) for ids in engine.tokenizer.encode_batch(list(choices))]
+    return [(context_ids, ids) for ids in engine.tokenizer.encode_batch(choices)]
 
 
 def encode_prompt(engine: Engine, text: str, chat: bool) -> list[int]:

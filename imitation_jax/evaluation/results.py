@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 from etils import epath
 
+from imitation_jax.data.rows import line
+
 Sample = dict[str, Any]
 Result = dict[str, Any]
 
@@ -64,19 +66,9 @@ def write_text(path: epath.Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def to_json(value: Any) -> str:
-    """One line that reads well; a lone surrogate, which UTF-8 cannot hold, makes it an ASCII one."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value)
-    return text
-
-
 def write_lines(path: epath.Path, rows: Iterable[Sample]) -> None:
     """JSON Lines, see `write_text`."""
-    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+    write_text(path, "".join(line(row) for row in rows))
 
 
 def write_result(path: epath.Path, result: Result) -> None:
@@ -135,21 +127,21 @@ class Samples:
             return 0.0, 0
         seconds, whole = 0.0, 0
         with open(self.partial, "rb") as file:
-            for number, line in enumerate(file):
+            for number, text in enumerate(file):
                 try:
-                    row = json.loads(line) if line.endswith(b"\n") else None
+                    row = json.loads(text) if text.endswith(b"\n") else None
                 except ValueError:
                     row = None
                 if row is None or (number == 0 and row.get("settings") != fingerprint):
                     break
-                whole += len(line)
+                whole += len(text)
                 if number:
                     self.rows[row["sample"]["id"]] = row["sample"]
                     seconds = row["seconds"]
         return seconds, whole
 
     def _line(self, row: dict[str, Any]) -> None:
-        self._file.write(to_json(row) + "\n")
+        self._file.write(line(row))
         self._file.flush()
 
     @property

@@ -3,15 +3,15 @@ Proprietary LLMs" (Gudibande et al. 2023, arXiv 2305.15717), between any two ans
 
 The paper names the rows and gives the values, not the detectors. What is used here (also in each result's settings):
 
-- List: some line starts, after at most three spaces, with `-`, `+`, `*` or a number with `.` or `)`, and then a space:
-  CommonMark's list item. Measured on alpaca_eval's 805 prompts: ChatGPT-0301 .371, Vicuna-13B .386, Alpaca-7B .092,
-  text-davinci-003 .128.
+- List: some line starts, after at most three spaces, with `-`, `+`, `*` or a number with `.` or `)`, and then a space
+  or the line's end: CommonMark's list item. Measured on alpaca_eval's 805 prompts: ChatGPT-0301 .371, Vicuna-13B .386,
+  Alpaca-7B .092, text-davinci-003 .128.
 - Summary paragraph: the answer has two paragraphs or more (an empty line between them), the last one is no list, and it
   starts with a phrase that sums up ("Overall", "In summary", "Remember", "By following", ...: `SUMMARY`).
 - `list_match`, `summary_match`: of the prompts where the reference has one, the share where the answer has one too.
 - Unigram intersection: words shared as multisets, counted twice over the words of both (the F1 of unigrams; lower case,
   runs of letters and digits), mean over prompts. Of seven definitions tried, this one puts ChatGPT-0613 against
-  ChatGPT-0301 at .498, next to the paper's ceiling of 49.2.
+  ChatGPT-0301 at .497, next to the paper's ceiling of 49.2.
 - Length correlation: Pearson's, of the numbers of words (split at white space).
 
 An empty answer stays in: it has no list, shares no word, and is zero words long. A prompt whose reference is empty
@@ -20,6 +20,7 @@ cannot be compared and is set aside. Both are counted.
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,12 @@ from imitation_jax.evaluation.answers import ID_KEYS, TEXT_KEYS
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_rows
 
-LIST_ITEM = re.compile(r"^ {0,3}(?:[-+*]|\d{1,9}[.)])[ \t]+\S", re.MULTILINE)
+LIST_ITEM = re.compile(r"^ {0,3}(?:[-+*]|\d{1,9}[.)])(?:[ \t]|$)", re.MULTILINE)
 SUMMARY = re.compile(
-    r"\W*(?:overall|in (?:summary|conclusion|short|brief|essence|general|sum|closing|the end)|to (?:summari[sz]e|sum up|"
-    r"conclude|recap|wrap up)|summary|conclusion|in a nutshell|all in all|ultimately|altogether|taken together|"
-    r"therefore|thus|so,? in|as a result|remember|by (?:following|\w+ing)|with these|these are (?:just|only|some|a few)|"
-    r"all of these)\b",
+    r"\W*(?:overall|in (?:summary|conclusion|short|brief|essence|general|sum|closing|the end)|"
+    r"to (?:summari[sz]e|sum up|conclude|recap|wrap up)|summary|conclusion|in a nutshell|all in all|ultimately|"
+    r"altogether|taken together|therefore|thus|so,? in|as a result|remember|by \w+ing|with these|"
+    r"these are (?:just|only|some|a few)|all of these)\b",
     re.IGNORECASE,
 )
 WORD = re.compile(r"[^\W_]+")
@@ -87,7 +88,9 @@ def read_answers(path: str) -> list[dict]:
         else:
             keys = [name for name in OUTPUT_KEYS if name in row]
             output = row[keys[0]] if keys else None
-            instruction = next((row[name] for name in TEXT_KEYS if isinstance(row.get(name), str) and name not in keys), None)
+            instruction = next(
+                (row[name] for name in TEXT_KEYS if isinstance(row.get(name), str) and name not in keys), None
+            )
         if not isinstance(output, str):
             raise ValueError(f"{where}: needs a text under 'output' (or 'text', or 'messages' that end with an answer)")
         if key is None and instruction is None:
@@ -111,7 +114,7 @@ def last_exchange(where: str, messages: object) -> tuple[str | None, str | None]
 
 
 def match(answers: list[dict], references: list[dict]) -> tuple[list[tuple[dict, dict]], str, dict[str, int]]:
-    """Pairs answers with references to the same prompt.
+    """Pairs answers with references to the same prompt; of repeated rows the first counts.
 
     By id where all rows have one and the files share some, else by instruction. Where both rows of an id have an
     instruction they must agree.
@@ -127,13 +130,16 @@ def match(answers: list[dict], references: list[dict]) -> tuple[list[tuple[dict,
     counts = Counter()
     for row in references:
         key = _key(row, by)
-        counts["references_repeated"] += key in lookup
-        lookup.setdefault(key, row)
+        if key is not None:
+            counts["references_repeated"] += key in lookup
+            lookup.setdefault(key, row)
+        else:
+            counts["references_without_answer"] += 1
     pairs, used = [], set()
     for row in answers:
         key = _key(row, by)
-        reference = lookup.get(key)
-        if key in used:
+        reference = lookup.get(key) if key is not None else None
+        if reference is not None and key in used:
             counts["answers_repeated"] += 1
         elif reference is None:
             counts["answers_without_reference"] += 1
@@ -143,7 +149,7 @@ def match(answers: list[dict], references: list[dict]) -> tuple[list[tuple[dict,
         else:
             pairs.append((row, reference))
             used.add(key)
-    counts["references_without_answer"] = len(set(lookup) - used)
+    counts["references_without_answer"] += len(set(lookup) - used)
     return pairs, by, dict(counts)
 
 
@@ -171,17 +177,26 @@ def read(config: ConfigDict) -> list[dict]:
     pairs, by, counts = match(answers, references)
     if not pairs:
         raise ValueError(f"{config.answers} and {config.reference} share no prompt, neither by id nor by instruction")
-    reference = generator_of(references, config.reference)
+    names = {
+        "generator": generator_of(answers, config.answers),
+        "reference": generator_of(references, config.reference),
+    }
     items = []
     for index, (ours, theirs) in enumerate(pairs):
         key = ours["id"] if ours["id"] is not None else str(index)
         prompt = ours["instruction"] if ours["instruction"] is not None else theirs["instruction"]
         pair = {"prompt": prompt, "prediction": ours["output"], "gold": theirs["output"]}
-        items.append({"id": key, **pair, "matched_by": by, "reference": reference, "counts": counts})
+        items.append({"id": key, **pair, **names, "matched_by": by, "counts": counts})
     # by instruction, ids may be missing or repeat
     if len({item["id"] for item in items}) < len(items):
         items = [{**item, "id": str(index)} for index, item in enumerate(items)]
     return items[: config.limit or None]
+
+
+def ask(engine: None, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+    """Asks no model: compares each pair."""
+    for item in items:
+        on_sample(compare(item))
 
 
 def compare(item: dict) -> Sample:
@@ -216,9 +231,7 @@ def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> d
             "list_match": agreement("list"),
             "summary_match": agreement("summary"),
             "unigram_intersection": statistics.mean([sample["unigram_intersection"] for sample in pairs]),
-            "length_correlation": statistics.bootstrap(
-                statistics.pearson, words, resamples=DEFINITIONS["resamples"]
-            ),
+            "length_correlation": statistics.bootstrap(statistics.pearson, words, resamples=DEFINITIONS["resamples"]),
             "list_share": share("list", 0),
             "list_share_reference": share("list", 1),
             "summary_share": share("summary", 0),
@@ -228,7 +241,6 @@ def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> d
         },
         "reference": items[0]["reference"],
         "matched_by": items[0]["matched_by"],
-        "definitions": DEFINITIONS,
         "counts": {
             **items[0]["counts"],
             "answers_empty": sum(not sample["prediction"] for sample in samples),

@@ -48,7 +48,10 @@ def open_manager(workdir: str, *, keep: int | None = None, best: str = "", read_
     """
     policies = [checkpoint_managers.LatestN(keep)]
     if best:
-        policies.append(checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1))
+        lowest = checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        policies.append(lowest)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         read_only=read_only,

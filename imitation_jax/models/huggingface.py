@@ -77,13 +77,16 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
     names = {path: name for path, name, _ in mapping}
     layers = {path_of(k): leaf.shape[0] for k, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     wanted = {
-        names[path].format(layer) for path, num in layers.items() for layer in (range(num) if "{}" in names[path] else [0])
+        names[path].format(layer)
+        for path, count in layers.items()
+        for layer in (range(count) if "{}" in names[path] else [0])
     }
     missing = sorted(wanted - tensors.keys())
     if missing:
         raise ValueError(f"{where}: {len(missing)} tensors are missing, {missing[0]} the first; is the file whole?")
     # Old exports also carry the rotary table, which is computed here, and the tied head, which is the embedding.
-    extra = sorted(n for n in tensors.keys() - wanted if not n.endswith("rotary_emb.inv_freq") and n != "lm_head.weight")
+    known = ("rotary_emb.inv_freq", "lm_head.weight")
+    extra = sorted(name for name in tensors.keys() - wanted if not name.endswith(known))
     if extra:
         raise ValueError(f"{where}: {len(extra)} tensors do not belong to this architecture, {extra[0]} the first")
 

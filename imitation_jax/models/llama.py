@@ -101,39 +101,24 @@ class Attention(nnx.Module):
         self.v = _normal(rngs, (D, N, K))
         self.o = _normal(rngs, (H, K, D))
 
-    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache: Cache | None, layer):
+    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache: Cache | None):
         dtype = x_BSD.dtype
         q_BSHK = jnp.einsum("bsd,dhk->bshk", x_BSD, self.q[...].astype(dtype))
         k_BSNK = jnp.einsum("bsd,dnk->bsnk", x_BSD, self.k[...].astype(dtype))
         v_BSNK = jnp.einsum("bsd,dnk->bsnk", x_BSD, self.v[...].astype(dtype))
         q_BSHK, k_BSNK = apply_rope(q_BSHK, sin, cos), apply_rope(k_BSNK, sin, cos)
-        if cache is None:
-            out_BSHK = attention(
-                q_BSHK,
-                k_BSNK,
-                v_BSNK,
-                q_positions_BS=positions_BS,
-                k_positions_BT=positions_BS,
-                q_segments_BS=segments_BS,
-                k_segments_BT=segments_BS,
-            )
-        else:
-            # A token's slot is its position, so what lies beyond a query's position is unwritten or padding. Padding
-            # carries a position past the last slot, and its write is dropped.
-            rows = jnp.arange(x_BSD.shape[0])[:, None]
-            cache = {
-                "k": cache["k"].at[layer, rows, positions_BS].set(k_BSNK, mode="drop"),
-                "v": cache["v"].at[layer, rows, positions_BS].set(v_BSNK, mode="drop"),
-            }
-            slots_BT = jnp.broadcast_to(jnp.arange(cache["k"].shape[2]), (x_BSD.shape[0], cache["k"].shape[2]))
-            out_BSHK = attention(
-                q_BSHK,
-                cache["k"][layer],
-                cache["v"][layer],
-                q_positions_BS=positions_BS,
-                k_positions_BT=slots_BT,
-            )
-        return jnp.einsum("bshk,hkd->bsd", out_BSHK, self.o[...].astype(dtype)), cache
+        out_BSHK = attention(
+            q_BSHK,
+            k_BSNK,
+            v_BSNK,
+            q_positions_BS=positions_BS,
+            k_positions_BT=positions_BS,
+            q_segments_BS=segments_BS,
+            k_segments_BT=segments_BS,
+            past=cache,
+        )
+        new = None if cache is None else {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
+        return jnp.einsum("bshk,hkd->bsd", out_BSHK, self.o[...].astype(dtype)), new
 
 
 class MLP(nnx.Module):
@@ -158,13 +143,13 @@ class Layer(nnx.Module):
         self.mlp_norm = nnx.Param(jnp.ones(config.hidden_size))
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache, layer):
-        out_BSD, cache = self.attention(
-            rms_norm(x_BSD, self.attention_norm[...], self.eps), sin, cos, segments_BS, positions_BS, cache, layer
+    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache):
+        out_BSD, new = self.attention(
+            rms_norm(x_BSD, self.attention_norm[...], self.eps), sin, cos, segments_BS, positions_BS, cache
         )
         x_BSD += out_BSD
         x_BSD += self.mlp(rms_norm(x_BSD, self.mlp_norm[...], self.eps))
-        return constrain(x_BSD, ACTIVATIONS), cache
+        return constrain(x_BSD, ACTIVATIONS), new
 
 
 class Llama(nnx.Module):
@@ -188,17 +173,16 @@ class Llama(nnx.Module):
         angles_BSK = positions_BS[..., None].astype(jnp.float32) * rope_frequencies(config)
         sin, cos = jnp.sin(angles_BSK), jnp.cos(angles_BSK)
 
-        def body(carry, xs):
-            x_BSD, cache = carry
-            layer, index = xs
-            return nnx.merge(graph, layer)(x_BSD, sin, cos, segments_BS, positions_BS, cache, index), None
+        def body(x_BSD, xs):
+            layer, cache = xs
+            return nnx.merge(graph, layer)(x_BSD, sin, cos, segments_BS, positions_BS, cache)
 
         if cache is None and remat != "none":
             # Inside a scan nothing can be moved across the loop, so XLA needs no barrier against it.
             body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
         x_BSD = constrain(self.embed[...].astype(dtype)[tokens_BS], ACTIVATIONS)
-        (x_BSD, cache), _ = jax.lax.scan(body, (x_BSD, cache), (layers, jnp.arange(config.num_hidden_layers)))
-        return rms_norm(x_BSD, self.final_norm[...], config.rms_norm_eps), cache
+        x_BSD, new = jax.lax.scan(body, x_BSD, (layers, cache))
+        return rms_norm(x_BSD, self.final_norm[...], config.rms_norm_eps), new
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -248,18 +232,30 @@ def hidden_cached(
     *,
     dtype: Any = jnp.float32,
 ) -> tuple[jax.Array, Cache]:
-    """Final hidden states (B, S, D) of tokens that continue what `cache` holds, and the cache with them in it.
+    """Final hidden states (B, S, D) of tokens that continue what `cache` holds, and their keys and values.
 
-    Each row is one sequence and a token's slot is its position; give padding a position past the last slot.
+    The cache is only read: `extend_cache` writes what this returns. Each row is one sequence, padded on the right; a
+    token's slot is its position, and a row sees the slots before its first position.
+
+    Returns:
+      The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
     """
     model = nnx.merge(_graph(config), nnx.State(params))
     return model(tokens_BS, positions_BS, cache=cache, dtype=dtype, remat="none")
 
 
 def init_cache(config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty key/value cache: "k" and "v", each (L, B, T, N, K)."""
-    shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
-    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+    """An empty key/value cache: "k" and "v", each (L, B, N, T, K)."""
+    shape = (config.num_hidden_layers, batch, config.num_key_value_heads, slots, config.head_dim)
+    return {"k": constrain(jnp.zeros(shape, dtype), CACHE), "v": constrain(jnp.zeros(shape, dtype), CACHE)}
+
+
+def extend_cache(cache: Cache, new: Cache, starts_B: jax.Array) -> Cache:
+    """The cache with what `hidden_cached` returned in the slots from each row's start on; all of them must exist."""
+    rows_B1 = jnp.arange(starts_B.shape[0])[:, None]
+    slots_BS = starts_B[:, None] + jnp.arange(new["k"].shape[3])
+    # Indices on both sides of a slice put the indexed dimensions first: (B, S, L, N, K).
+    return {name: cache[name].at[:, rows_B1, :, slots_BS].set(new[name].transpose(1, 3, 0, 2, 4)) for name in cache}
 
 
 def unembedding(params: Params) -> jax.Array:
@@ -278,6 +274,7 @@ def logits(params: Params, x_BSD: jax.Array) -> jax.Array:
 # ----------------------------------------------------------------------------------------------------------------------
 
 ACTIVATIONS = P(("data", "fsdp"), "sequence", None)
+CACHE = P(None, ("data", "fsdp"), "tensor", None, None)
 
 SHARDING = (
     ("embed|unembed", P("tensor", "fsdp")),

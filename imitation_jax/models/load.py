@@ -125,4 +125,5 @@ def hf_config(model: LoadedModel) -> dict[str, Any]:
 def saved_model(model: LoadedModel) -> checkpoint.SavedModel:
     """What an Orbax checkpoint carries beside the weights."""
     family = next(name for name, module in FAMILIES.items() if module is model.family)
-    return checkpoint.SavedModel(family, model.family.config_to_hf(model.config), model.tokenizer, model.template.source)
+    config = model.family.config_to_hf(model.config)
+    return checkpoint.SavedModel(family, config, model.tokenizer, model.template.source)

@@ -7,8 +7,8 @@ import gguf
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 
-from imitation_jax.tokenizers.sentencepiece import add_listed_tokens, bpe_from_pieces
-from imitation_jax.tokenizers.tokenizer import Tokenizer
+from imitation_jax.tokenizers.sentencepiece import Piece, add_listed_tokens, bpe_from_pieces, merges_by_score
+from imitation_jax.tokenizers.tokenizer import Tokenizer, one_line, set_post_processor
 
 # How text is cut before the merges: the patterns that GPT-2, Llama 3 and Qwen 2 were published with.
 GPT2 = None  # the ByteLevel pre-tokenizer's own
@@ -46,7 +46,7 @@ def load_gguf(path: Path) -> Tokenizer:
     try:
         fields = gguf.GGUFReader(str(path)).fields
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable GGUF file: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: not a readable GGUF file: {one_line(error)}") from error
 
     def read(key: str) -> Any:
         return fields[key].contents() if key in fields else None
@@ -57,8 +57,16 @@ def load_gguf(path: Path) -> Tokenizer:
     kinds = read("tokenizer.ggml.token_type") or [1] * len(tokens)
     scores = read("tokenizer.ggml.scores") or [0.0] * len(tokens)
     merges = read("tokenizer.ggml.merges")
-    merges = None if merges is None else [tuple(merge.split(" ")) for merge in merges]
+    merges = [tuple(merge.split(" ")) for merge in merges or []]
+    for key, values in (("token_type", kinds), ("scores", scores)):
+        if len(values) != len(tokens):
+            raise ValueError(f"{path}: tokenizer.ggml.{key} has {len(values)} entries for {len(tokens)} tokens")
     pieces = list(zip(tokens, scores, kinds, strict=True))
+    known = set(tokens)
+    if bad := next((m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known), None):
+        raise ValueError(
+            f"{path}: tokenizer.ggml.merges holds {' '.join(bad)!r}, which does not join two tokens into one"
+        )
 
     config: dict[str, Any] = {}
     for name, key in NAMED_IDS.items():
@@ -79,20 +87,19 @@ def load_gguf(path: Path) -> Tokenizer:
         if pre not in PATTERNS:
             known = ", ".join(PATTERNS)
             raise ValueError(f"{path}: tokenizer.ggml.pre {pre!r} is not supported (known: {known})")
-        backend = _byte_level(pieces, merges or [], PATTERNS[pre])
+        backend = _byte_level(pieces, merges, PATTERNS[pre])
     elif kind == "llama":
         config.setdefault("add_bos_token", True)
         if (prefix := read("tokenizer.ggml.add_space_prefix")) is not None:
             config["add_prefix_space"] = bool(prefix)
-        backend = bpe_from_pieces(pieces, config, merges)
+        backend = bpe_from_pieces(pieces, config, merges or merges_by_score(pieces))
     else:
         raise ValueError(f"{path}: tokenizer.ggml.model {kind!r} is not supported (known: gpt2, llama)")
+    set_post_processor(backend, config)
     return Tokenizer(backend, config)
 
 
-def _byte_level(
-    pieces: list[tuple[str, float, int]], merges: list[tuple[str, str]], pattern: str | None
-) -> tokenizers.Tokenizer:
+def _byte_level(pieces: list[Piece], merges: list[tuple[str, str]], pattern: str | None) -> tokenizers.Tokenizer:
     vocab = {piece: i for i, (piece, _, _) in enumerate(pieces)}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, fuse_unk=False))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)

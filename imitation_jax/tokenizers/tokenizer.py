@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -31,15 +31,11 @@ class Tokenizer:
       chat_template: Jinja source, or None.
       vocab_size: one more than the largest id, added tokens included: the rows an embedding needs.
       bos_id, eos_id, pad_id: id or None.
-      special_ids: ids of all tokens marked special.
+      special_ids, special_token_texts: ids and spellings of all tokens marked special.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, config: dict[str, Any] | None = None):
-        """Takes `backend` over and changes it: special tokens that `config` names are added to it.
-
-        Raises:
-          ValueError: the config asks for a BOS or EOS on every text without naming one.
-        """
+        """Takes `backend` over and changes it: special tokens that `config` names are added to it."""
         self.backend = backend
         self.config = dict(config or {})
         named = {key: _content(self.config[key]) for key in NAMED_TOKENS if self.config.get(key)}
@@ -48,13 +44,14 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         _add_tokens(backend, self.config)
-        _set_post_processor(backend, self.config, named)
         self.bos_id, self.eos_id, self.pad_id = (
             None if key not in named else backend.token_to_id(named[key])
             for key in ("bos_token", "eos_token", "pad_token")
         )
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self.special_ids = frozenset(i for i, token in backend.get_added_tokens_decoder().items() if token.special)
+        special = {i: token.content for i, token in backend.get_added_tokens_decoder().items() if token.special}
+        self.special_ids = frozenset(special)
+        self.special_token_texts = frozenset(special.values())
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Ids of `text`. Special tokens written in the text become their ids, as in transformers."""
@@ -65,17 +62,20 @@ class Tokenizer:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids, and for each the (start, end) of the characters of `text` that it covers, spaces included."""
-        encoding = self.backend.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+    def encode_with_offsets(self, text: str, follows: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and for each the (start, end) of the characters of `text` that it covers, spaces included.
 
-    def encode_continuation(self, text: str) -> list[int]:
-        """Ids of `text` where it follows other text: without the space that sentencepiece puts before a text."""
-        if not self._adds_prefix:
-            return self.encode(text)
-        # A newline is a byte token that no piece of a sentencepiece vocabulary begins with, so it can be cut off.
-        return self.encode("\n" + text)[len(self.encode("\n")) :]
+        Args:
+          text: what to encode.
+          follows: other text comes before, so sentencepiece's space before a text is left out.
+        """
+        lead = "\n" if follows and self._adds_prefix else ""
+        encoding = self.backend.encode(lead + text, add_special_tokens=False)
+        if not lead:
+            return encoding.ids, encoding.offsets
+        # A newline is a byte token that nothing merges with in a sentencepiece vocabulary, so it can be cut off again.
+        skip = len(self.encode(lead))
+        return encoding.ids[skip:], [(start - 1, end - 1) for start, end in encoding.offsets[skip:]]
 
     @cached_property
     def _adds_prefix(self) -> bool:
@@ -192,6 +192,19 @@ def set_metaspace(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None
     backend.decoder = decoders.Sequence(steps)
 
 
+def set_post_processor(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """What `add_special_tokens=True` adds, by the config's `add_bos_token` and `add_eos_token`.
+
+    For vocabularies that come without a tokenizer.json: where there is one it decides, and transformers 5 does not
+    look at the flags.
+    """
+    before = _content(config["bos_token"]) if config.get("add_bos_token") and config.get("bos_token") else None
+    after = _content(config["eos_token"]) if config.get("add_eos_token") and config.get("eos_token") else None
+    single = " ".join(([f"{before}:0"] if before else []) + ["$A:0"] + ([f"{after}:0"] if after else []))
+    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys((before, after)) if token]
+    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
+
+
 def _load_tokenizer_json(path: Path) -> Tokenizer:
     config = read_config(path.parent)
     backend = _backend(path.read_bytes(), str(path))
@@ -208,14 +221,16 @@ def _load_gpt2(vocab: Path, merges: Path) -> Tokenizer:
     try:
         model = models.BPE.from_file(str(vocab), str(merges))
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{vocab}, {merges}: not a BPE vocabulary and its merges: {_one_line(error)}") from error
+        raise ValueError(f"{vocab}, {merges}: not a BPE vocabulary and its merges: {one_line(error)}") from error
     backend = tokenizers.Tokenizer(model)
     config = read_config(vocab.parent)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(config.get("add_prefix_space")))
     backend.decoder = decoders.ByteLevel()
     end = "<|endoftext|>"
     defaults = {"bos_token": end, "eos_token": end, "unk_token": end} if backend.token_to_id(end) is not None else {}
-    return Tokenizer(backend, defaults | config)
+    config = defaults | config
+    set_post_processor(backend, config)
+    return Tokenizer(backend, config)
 
 
 def _with_generation_config(config: dict[str, Any], folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
@@ -234,11 +249,17 @@ def _with_generation_config(config: dict[str, Any], folder: Path, backend: token
 
 
 def _backend(content: bytes, where: str) -> tokenizers.Tokenizer:
-    _parse_json(content, where)
+    value = _parse_json(content, where)
+    # With trimmed offsets a token that covers the space before a word would not show that it does.
+    post_processor = value.get("post_processor") or {}
+    for step in [post_processor, *post_processor.get("processors", [])]:
+        if step.get("trim_offsets"):
+            step["trim_offsets"] = False
+            content = json.dumps(value, ensure_ascii=False).encode()
     try:
         backend = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{where}: not a tokenizer.json: {_one_line(error)}") from error
+        raise ValueError(f"{where}: not a tokenizer.json: {one_line(error)}") from error
     return backend
 
 
@@ -246,13 +267,14 @@ def _parse_json(content: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{where}: not JSON: {_one_line(error)}") from error
+        raise ValueError(f"{where}: not JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected a JSON object, found a {type(value).__name__}")
     return value
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message of another library's error, for use inside a one-line message of ours."""
     return " ".join(str(error).split())
 
 
@@ -282,14 +304,3 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     named = [config[key] for key in NAMED_TOKENS if config.get(key)]
     known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
     backend.add_special_tokens([_added(token, True) for token in named + extra if _content(token) not in known])
-
-
-def _set_post_processor(backend: tokenizers.Tokenizer, config: dict[str, Any], named: dict[str, str]) -> None:
-    """What `add_special_tokens=True` adds: the config's flags where it has any, else what tokenizer.json says."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    before = named.get("bos_token") if config.get("add_bos_token") else None
-    after = named.get("eos_token") if config.get("add_eos_token") else None
-    single = " ".join(([f"{before}:0"] if before else []) + ["$A:0"] + ([f"{after}:0"] if after else []))
-    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys((before, after)) if token]
-    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)

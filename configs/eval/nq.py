@@ -1,0 +1,38 @@
+"""Natural Questions (open), three shots, greedy.
+
+    python -m imitation_jax.evaluate --config=configs/eval/nq.py --config.data=NQ-open.dev.jsonl \
+        --config.shots_data=NQ-open.efficientqa.dev.1.1.jsonl --model=orbax:RUN --workdir=RUN
+
+`nq.py:zero_shot` asks without examples, `nq.py:lm_eval` stops where lm-eval does. Both files are JSONL with
+question and answer, a list. Examples that are test questions are dropped and counted.
+Expected exact match on the 3,610 questions, three shots (Table 1 of the paper): LLaMA-7B 0.17, LLaMA-13B 0.20, ChatGPT
+0.31; standard error 0.007.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = ConfigDict()
+    config.task = "nq"
+    config.name = ""  # folder under eval/; the model's own name where empty
+    config.role = ""  # base, student or teacher: which column of the report
+    config.data = ""
+    config.shots_data = ""
+    config.shots = 3
+    config.stops = "newline"  # or "lm_eval": newline, full stop, comma
+    config.max_new_tokens = 32
+    config.chat = False  # ask in the model's chat template
+    config.template = "model"  # the chat template: the model's own, "lineage", or a .jinja file
+    config.seed = 0  # which examples are drawn
+    config.limit = 0  # 0 for all
+    config.batch_size = 16
+    config.compute_dtype = "float32"
+    config.mesh = "fsdp=-1"
+    if variant == "zero_shot":
+        config.shots = 0
+    elif variant == "lm_eval":
+        config.stops = "lm_eval"
+    elif variant:
+        raise ValueError(f"nq.py:{variant}: the variants are zero_shot and lm_eval")
+    return config

@@ -1,0 +1,29 @@
+"""SmolLM2-135M: the student of the quickstart and of studies on one machine.
+
+    python -m imitation_jax.train --config=configs/smollm2_135m.py --config.data.path=dialogues.jsonl \
+        --config.model.init=gguf:SmolLM2-135M-Instruct.Q4_1.gguf --workdir=runs/smollm2
+
+Variants: `smollm2_135m.py:paper` trains with the paper's optimiser, schedule, batch and chat format;
+`smollm2_135m.py:demo` is the quickstart's small run (240 dialogues, 3 epochs, about 7 minutes on 2 CPU cores).
+Needs 4 GB of memory at 4 x 512 positions in float32; one CPU, GPU or TPU core is enough.
+"""
+
+from imitation_jax.training import config as training
+
+
+def get_config(variant=""):
+    config = training.get_config()
+    config.model.preset = "smollm2_135m"
+    config.optimizer.learning_rate = 3e-4
+    if variant == "paper":
+        training.paper(config)
+    elif variant == "demo":
+        config.data.seq_len = 512
+        config.batch_size = 4
+        config.epochs = 2
+        config.checkpoint.every = 10
+        config.evaluate.every = 0
+        config.log_every = 1
+    elif variant:
+        raise ValueError(f"smollm2_135m.py has no variant {variant!r}; there are paper and demo")
+    return config

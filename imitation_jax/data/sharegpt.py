@@ -1,0 +1,84 @@
+"""ShareGPT dumps: rows with `conversations` (or `items`, `messages`) of turns `{"from", "value"}` -> dialogues."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from imitation_jax.data import dialogues, rows
+from imitation_jax.data.rows import Rejected
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+TURNS = ("conversations", "items", "messages")
+
+
+def read(paths: Iterable[str], max_bytes: int = rows.MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
+    """Yields (where, dialogue or Rejected) for each row of the dumps, in order, exactly one for each.
+
+    Dumps repeat ids, so a row is known by its place: the second dialogue with an id gets one of its own and keeps
+    the dump's under `original_id`. A dialogue whose first turn is the model's (the later part of a thread that the
+    dump split) loses that turn, as in the lineage's cleaning, and says so under `leading_turn_dropped`.
+
+    Args:
+      paths: JSON lists or JSON Lines, gzipped or not.
+      max_bytes: longer rows are set aside.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        for where, row in rows.read(path, max_bytes):
+            if isinstance(row, dict):
+                dialogue = dialogues.accepted(where, _dialogue(where, row))
+                # What is set aside is the row as the dump has it.
+                row = (
+                    dataclasses.replace(dialogue, id=row.get("id"), row=row)
+                    if isinstance(dialogue, Rejected)
+                    else _with_own_id(dialogue, seen)
+                )
+            yield where, row
+
+
+def _dialogue(where: str, row: dict) -> dict:
+    """`row` with the dialogue file's keys, roles and nothing else changed; not checked."""
+    key = next((key for key in TURNS if key in row), None)
+    turns = row.get(key) if key else None
+    messages = [_message(turn) for turn in turns] if isinstance(turns, list) else []
+    given = row.get("id")
+    dialogue = {"id": str(given) if isinstance(given, str | int) and given != "" else where.rsplit("/", 1)[-1]}
+    dialogue["source"] = row["source"] if isinstance(row.get("source"), str) else "sharegpt"
+    dialogue["messages"] = messages
+    first = 1 if messages and _role(messages[0]) == "system" else 0
+    if _role(messages[first] if len(messages) > first else None) == "assistant":
+        del messages[first]
+        dialogue["leading_turn_dropped"] = True
+    return dialogue | {name: value for name, value in row.items() if name not in (key, "id", "source")}
+
+
+def _message(turn) -> dict:
+    if not isinstance(turn, dict):
+        return turn
+    role = turn.get("from", turn.get("role"))
+    message = {"role": ROLES.get(role, role) if isinstance(role, str) else role}
+    message["content"] = turn.get("value", turn.get("content"))
+    return message | {name: value for name, value in turn.items() if name not in ("from", "role", "value", "content")}
+
+
+def _role(message) -> str | None:
+    return message.get("role") if isinstance(message, dict) else None
+
+
+def _with_own_id(dialogue: dict, seen: set[str]) -> dict:
+    own, count = dialogue["id"], 1
+    while own in seen:
+        count += 1
+        own = f"{dialogue['id']}#{count}"
+    seen.add(own)
+    if count == 1:
+        return dialogue
+    return {"id": own, "original_id": dialogue["id"]} | {key: dialogue[key] for key in dialogue if key != "id"}

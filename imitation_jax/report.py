@@ -1,0 +1,21 @@
+"""Writes WORKDIR/report: one page with tables and figures, PNG figures and table.csv, from result files alone.
+
+    python -m imitation_jax.report --workdir=RUN
+
+Reads WORKDIR/eval/*/*.json with the samples beside them, and WORKDIR/metrics.jsonl for the training curve.
+"""
+
+from imitation_jax import command
+
+WORKDIR = command.define_string("workdir", None, "Folder of a run, local or gs://.", required=True)
+
+
+def main() -> int:
+    from imitation_jax.reporting import page
+
+    print(page.write_report(WORKDIR.value))
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

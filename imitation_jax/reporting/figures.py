@@ -1,0 +1,163 @@
+"""Figures: one small panel a measure, and the training curve. As SVG they take the page's colours, as PNG their own."""
+
+import io
+import re
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from imitation_jax.reporting.findings import Model, Row
+
+# CSS variable of the page -> the colour that stands for it in a figure, and that PNG files show.
+INK, FAINT, PAPER = "#1c2024", "#8b939c", "#fffefd"
+ROLE_COLOURS = {"base": "#8795a6", "": "#b28a2e", "student": "#2f6fdb", "teacher": "#2b9a66"}
+VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper"} | {
+    colour: f"role-{role or 'other'}" for role, colour in ROLE_COLOURS.items()
+}
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": FAINT,
+    "ytick.labelcolor": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "svg.hashsalt": "imitation_jax",
+}
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure, in inches, without pyplot's global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """An `<svg>` element that scales to its container and takes its colours from the page's CSS variables."""
+    with matplotlib.rc_context(STYLE):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"font: (?:[\w.]+ )?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    for colour, name in VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text
+
+
+def write_png(figure: Figure, path: epath.Path) -> None:
+    """200 dots an inch, in the light colours."""
+    with matplotlib.rc_context(STYLE):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=200)
+    path.write_bytes(buffer.getvalue())
+
+
+def panel(models: Sequence[Model], row: Row) -> Figure:
+    """One measure: a bar a model, base first, with whiskers of one standard error."""
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(3.6, 0.62 + 0.3 * len(models))
+        _bars(figure.subplots(), models, row)
+    return figure
+
+
+def panels(models: Sequence[Model], rows: Sequence[Row]) -> Figure:
+    """All of `rows` in one figure, two beside each other."""
+    with matplotlib.rc_context(STYLE):
+        lines = (len(rows) + 1) // 2
+        figure = figure_of(8.4, lines * (0.95 + 0.32 * len(models)))
+        grid = figure.subplots(lines, 2, squeeze=False)
+        for axes, row in zip(grid.flat, rows, strict=False):
+            _bars(axes, models, row)
+            guessing = any("chance" in model.results.get(row.task, {}) for model in models)
+            label = textwrap.fill(row.label, 42)
+            axes.set_title(label, loc="left", fontsize=10, color=INK, pad=16 if guessing else 6)
+        for axes in list(grid.flat)[len(rows) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _bars(axes: Axes, models: Sequence[Model], row: Row) -> None:
+    cells = [model.cell(row) for model in models]
+    chances = [model.results[row.task]["chance"] for model in models if "chance" in model.results.get(row.task, {})]
+    top = max((cell["value"] + (cell["stderr"] or 0) for cell in cells if cell), default=1.0)
+    bottom = min((cell["value"] - (cell["stderr"] or 0) for cell in cells if cell), default=0.0)
+    low, high = min(0.0, bottom), max(top, *chances, 1e-9) if chances else max(top, 1e-9)
+    span = (high - low) * row.scale
+    for place, (model, cell) in enumerate(zip(models, cells, strict=True)):
+        if cell is None:
+            axes.text(0, place, "  missing", va="center", color=FAINT, style="italic")
+            continue
+        value, error = cell["value"] * row.scale, (cell["stderr"] or 0) * row.scale
+        axes.barh(place, value, height=0.62, color=ROLE_COLOURS[model.role])
+        if error:
+            axes.errorbar(value, place, xerr=error, color=INK, capsize=2.5, lw=1)
+        axes.text(max(value + error, 0) + 0.02 * span, place, row.show(cell["value"]), va="center", color=INK)
+    if chances:
+        axes.axvline(chances[0] * row.scale, color=FAINT, lw=1, ls=(0, (3, 2)))
+        axes.text(chances[0] * row.scale, -0.62, "guessing", ha="center", va="bottom", color=FAINT, fontsize=7.5)
+    axes.set_yticks(range(len(models)), [shorten(model.name) for model in models])
+    axes.set_ylim(len(models) - 0.5, -0.55)
+    axes.set_xlim(low * row.scale, low * row.scale + span * 1.2)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.locator_params(axis="x", nbins=5)
+
+
+def shorten(name: str) -> str:
+    """A model's name where there is little room."""
+    return name if len(name) <= 18 else f"{name[:10]}…{name[-7:]}"
+
+
+def curve(metrics: Sequence[dict]) -> Figure | None:
+    """Training loss over steps; None without at least two finite points."""
+    points = [(row["step"], row["loss"]) for row in metrics if _number(row.get("step")) and _number(row.get("loss"))]
+    if len(points) < 2:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(5.0, 2.5)
+        axes = figure.subplots()
+        steps, losses = zip(*points, strict=True)
+        faint = len(points) > 40
+        axes.plot(steps, losses, color=ROLE_COLOURS["student"], lw=0.8 if faint else 1.6, alpha=0.35 if faint else 1)
+        if faint:
+            axes.plot(steps, _smooth(losses, len(points) // 25), color=ROLE_COLOURS["student"], lw=1.8)
+        held_out = [row for row in metrics if _number(row.get("step")) and _number(row.get("validation_loss"))]
+        if held_out:
+            validation = [row["validation_loss"] for row in held_out]
+            axes.plot([row["step"] for row in held_out], validation, color=INK, lw=1.2, marker="o", ms=3)
+            axes.annotate(
+                "validation", (held_out[-1]["step"], validation[-1]), (-4, 6), textcoords="offset points", ha="right"
+            )
+        axes.set_xlabel("step")
+        axes.set_title("Loss a loss-bearing token", loc="left", fontsize=10, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelcolor=FAINT)
+        axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.6)
+    return figure
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _smooth(values: Sequence[float], width: int) -> list[float]:
+    """Mean over a window of 2 width + 1 points, shorter at the ends."""
+    return [
+        sum(window) / len(window)
+        for window in (values[max(0, index - width) : index + width + 1] for index in range(len(values)))
+    ]

@@ -1,0 +1,30 @@
+"""Fine-tunes a model on dialogues.
+
+    python -m imitation_jax.train --config=configs/smollm2_135m.py --config.data.path=DIR_OR_JSONL \
+        --config.model.init=gguf:FILE --workdir=DIR
+
+The same command goes on where it was stopped, after SIGTERM (exit 75), kill -9 or a crash. The workdir gets
+config.json, metrics.jsonl, tensorboard/ and checkpoints/; `--model=orbax:DIR` of the other commands reads them.
+Every config key with its meaning: imitation_jax/training/config.py.
+"""
+
+from imitation_jax import command
+
+CONFIG = command.define_config("configs/smollm2_135m.py")
+WORKDIR = command.define_string("workdir", None, "Folder of the run, local or gs://.", required=True)
+
+
+def main() -> int:
+    from imitation_jax.evaluation.samples import make_sampler
+    from imitation_jax.parallel.start import start
+    from imitation_jax.training.loop import train
+
+    start(command.cache_dir())
+    config = CONFIG.value
+    evaluators = (make_sampler(config),) if config.evaluate.samples and config.data.path else ()
+    whole = train(config, WORKDIR.value, str(command.cache_dir() / "tokens"), evaluators)
+    return 0 if whole else command.PREEMPTED
+
+
+if __name__ == "__main__":
+    command.run(main)

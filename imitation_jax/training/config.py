@@ -1,0 +1,144 @@
+"""The training config: every key with its default and meaning. A size's file sets what differs."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from imitation_jax.models.llama import REMAT_POLICIES
+
+# What may differ when a run goes on: where it computes, not what.
+MAY_CHANGE = frozenset({"mesh", "data.workers", "data.cache_dir"})
+
+
+def get_config() -> ConfigDict:
+    """Defaults: the recommended setting for supervised fine-tuning."""
+    config = ConfigDict()
+    config.seed = 0  # weights of a random start, packing and order of the data, sampling
+    config.mesh = "fsdp=-1"  # axes data, fsdp, sequence, tensor; -1 takes the rest
+    config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU; weights are float32
+    config.remat = "full"  # what the backward pass recomputes: full, dots (all but matrix products) or none
+    config.loss_chunk = 256  # positions of each row whose logits exist at a time
+
+    config.model = ConfigDict()
+    config.model.init = ""  # hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; "" starts from random weights
+    config.model.preset = ""  # architecture of a random start; with init, only checked against it
+    config.model.tokenizer = ""  # folder or file; "" takes the one that comes with init
+    config.model.template = "model"  # chat template: model (its own), lineage (USER:/GPT:) or a .jinja file
+
+    config.data = ConfigDict()
+    config.data.path = ""  # dialogues .jsonl, or a folder that `prepare` made
+    config.data.validation = ""  # the same, for the validation loss; "" for none
+    config.data.seq_len = 2048  # positions a row
+    config.data.packing = True  # several dialogues a row, attention and positions apart
+    config.data.workers = 0  # processes that read ahead; 0 uses threads
+    config.data.cache_dir = ""  # of tokenised dialogues; "" is ~/.cache/imitation_jax
+
+    config.batch_size = 32  # rows of the global batch
+    config.accumulation = 1  # microbatches a step; the same loss whatever it is
+    config.epochs = 1
+    config.steps = 0  # stop here; 0 is the end of the epochs
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # or weight_magnitude, the paper's
+    config.optimizer.learning_rate = 2e-5
+    config.optimizer.schedule = "cosine"  # after the warm-up: constant, cosine or linear
+    config.optimizer.warmup_steps = 0
+    config.optimizer.warmup_fraction = 0.03  # of the run's steps, where warmup_steps is 0
+    config.optimizer.final_fraction = 0.1  # of the peak learning rate, at the end of cosine and linear
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.95  # adamw
+    config.optimizer.eps = 1e-8  # adamw
+    config.optimizer.decay_exponent = 0.95  # weight_magnitude: second moments decay with 1 - t^-exponent
+    config.optimizer.min_rms = 1e-3  # weight_magnitude: floor of a weight tensor's RMS
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.clip_norm = 1.0
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 500  # steps; the last step is always saved
+    config.checkpoint.keep = 2  # of the newest; with validation, the best one too
+
+    config.evaluate = ConfigDict()
+    config.evaluate.every = 500  # steps between validation losses and samples
+    config.evaluate.samples = 4  # dialogues of which the first user turn is answered; 0 for none
+    config.evaluate.max_new_tokens = 64
+
+    config.log_every = 10  # steps between log lines; every step is in metrics.jsonl
+    config.max_skipped = 5  # steps in a row without a finite gradient before the run stops
+    return config
+
+
+def paper(config: ConfigDict) -> ConfigDict:
+    """Sets the training of "The False Promise of Imitating Proprietary LLMs" (arXiv 2305.15717, section 3)."""
+    config.model.template = "lineage"
+    config.data.seq_len = 2048
+    config.batch_size = 32
+    config.epochs = 1
+    config.optimizer.name = "weight_magnitude"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 1000
+    config.optimizer.warmup_fraction = 0.0
+    return config
+
+
+def check(config: ConfigDict, mesh: Mesh) -> None:
+    """Refuses what cannot be trained, before anything is read.
+
+    Raises:
+      ValueError: naming the key, its value and what would fit.
+    """
+    if not config.data.path:
+        raise ValueError("data.path is empty; give --config.data.path=DIR_OR_JSONL")
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_size % (config.accumulation * rows):
+        raise ValueError(
+            f"batch_size={config.batch_size} is not a multiple of accumulation={config.accumulation} x {rows} "
+            f"(mesh data x fsdp); choose a multiple of {config.accumulation * rows}"
+        )
+    ways = mesh.shape["sequence"]
+    if config.data.seq_len % ways:
+        raise ValueError(f"data.seq_len={config.data.seq_len} is not a multiple of {ways} (mesh sequence)")
+    if config.remat not in REMAT_POLICIES:
+        raise ValueError(f"remat={config.remat!r} is none of {', '.join(REMAT_POLICIES)}")
+    for key in ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]} must be 1 or more")
+
+
+def claim(folder: epath.Path, config: ConfigDict) -> None:
+    """Writes the run's `config.json`, or compares with the one that is there.
+
+    Raises:
+      ValueError: the folder belongs to a run with another config; names the keys that differ.
+      OSError: the folder cannot be made.
+    """
+    path = folder / "config.json"
+    ours = config.to_dict()
+    if path.exists():
+        there, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(ours))
+        differ = [
+            f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
+            for key in sorted((there.keys() | now.keys()) - MAY_CHANGE)
+            if there.get(key) != now.get(key)
+        ]
+        if differ:
+            raise ValueError(f"{path}: belongs to a run with another config: {', '.join(differ)}; use a new --workdir")
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--workdir={folder}: is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name("config.json.tmp")
+    temporary.write_text(json.dumps(ours, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,48 @@
+"""Analytic training FLOPs and the devices' peak rates, for model FLOPs utilisation (MFU)."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Dense bfloat16 FLOP/s a device as jax counts devices (NVIDIA: H100 SXM data sheet; Google Cloud: TPU system pages).
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def training_flops_per_token(config: Any, seq_len: int) -> float:
+    """FLOPs of forward and backward a position: 6 a matrix weight, 12 L S H K for attention (PaLM, appendix B).
+
+    Recomputation is not counted, as in MFU; the embedding look-up is free and the unembedding is a matrix.
+    """
+    D, F, L = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    H, N, K = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    weights = L * (D * K * (2 * H + 2 * N) + 3 * D * F) + config.vocab_size * D
+    return 6.0 * weights + 12.0 * L * seq_len * H * K
+
+
+@functools.cache
+def peak_flops(device_kind: str) -> float:
+    """FLOP/s of one device: from the table, or for a CPU the float32 matrix-product rate measured here (~0.3 s)."""
+    for kind in sorted(PEAK_FLOPS, key=len, reverse=True):
+        if device_kind.startswith(kind):
+            return PEAK_FLOPS[kind]
+    x = jnp.ones((2048, 2048), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    product(x, x).block_until_ready()
+    start = time.perf_counter()
+    for _ in range(3):
+        product(x, x).block_until_ready()
+    # Host devices that XLA was told to split one CPU into share its rate.
+    return 3 * 2 * 2048**3 / (time.perf_counter() - start) / jax.local_device_count()

@@ -1,0 +1,214 @@
+"""A training run from config to checkpoints, in the order in which it happens."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
+
+from imitation_jax.data.stream import Stream
+from imitation_jax.models import load
+from imitation_jax.models.load import LoadedModel
+from imitation_jax.parallel.mesh import make_mesh
+from imitation_jax.parallel.sharding import BATCH
+from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.progress import progress
+from imitation_jax.training.checkpoints import Checkpoints, abstract_state
+from imitation_jax.training.config import check, claim
+from imitation_jax.training.flops import peak_flops, training_flops_per_token
+from imitation_jax.training.metrics import MetricsWriter
+from imitation_jax.training.optimizer import make_optimizer, make_schedule
+from imitation_jax.training.start import new_model, random_params, saved_model
+from imitation_jax.training.step import State, make_train_step, state_shardings
+from imitation_jax.training.validation import make_validation
+
+# (model at this step, step) -> numbers for metrics.jsonl, texts for TensorBoard
+Evaluator = Callable[[LoadedModel, int], tuple[dict[str, float], dict[str, str]]]
+
+
+def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Evaluator, ...] = ()) -> bool:
+    """Trains until the data or `config.steps` ends, going on from the newest checkpoint of `workdir`.
+
+    Returns:
+      True when the run is whole, False when SIGTERM ended it after a checkpoint.
+
+    Raises:
+      ValueError, OSError: a config, dataset, model or checkpoint that cannot be used, in one line.
+      FloatingPointError: `config.max_skipped` steps in a row without a finite gradient.
+    """
+    folder = epath.Path(workdir).expanduser().resolve()
+    terminated = _catch_sigterm()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Mesh, model, data
+    # ------------------------------------------------------------------------------------------------------------------
+
+    mesh = make_mesh(config.mesh)
+    jax.set_mesh(mesh)
+    check(config, mesh)
+    claim(folder, config)
+    best = "validation_loss" if config.data.validation else ""
+    checkpoints = Checkpoints(folder, config.checkpoint.keep, best)
+    resume_step = checkpoints.latest_step()
+
+    # Where the weights come from, the first that applies:
+    # 1. the newest whole checkpoint of this workdir: a run that was stopped goes on;
+    # 2. model.init: a fine-tuning run starts;
+    # 3. random weights of model.preset.
+    model = new_model(config, mesh) if resume_step is None else saved_model(workdir, resume_step)
+    dtype = compute_dtype(config.dtype)
+
+    def open_stream(path: str, epochs: int, seed: int) -> Stream:
+        return Stream(
+            path,
+            model.tokenizer,
+            model.template,
+            seq_len=config.data.seq_len,
+            batch_size=config.batch_size,
+            seed=seed,
+            epochs=epochs,
+            packing=config.data.packing,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=config.data.workers,
+            cache_dir=config.data.cache_dir or cache_dir,
+        )
+
+    stream = open_stream(config.data.path, config.epochs, config.seed)
+    total_steps = min(config.steps or stream.total_steps, stream.total_steps)
+    facts = ", ".join(f"{key} {value:,.4g}" for key, value in stream.stats.items())
+    rows = f"{config.batch_size} x {config.data.seq_len}"
+    logging.info("data: %s; %d steps of %s, %d an epoch", facts, total_steps, rows, stream.steps_per_epoch)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Optimiser, state, step
+    # ------------------------------------------------------------------------------------------------------------------
+
+    schedule = make_schedule(config.optimizer, total_steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    abstract = load.abstract_params(model.family, model.config, mesh)
+    sharding = state_shardings(optimizer, abstract, mesh)
+    train_step = make_train_step(
+        model.family,
+        model.config,
+        optimizer,
+        dtype=dtype,
+        remat=config.remat,
+        chunk=config.loss_chunk,
+        accumulation=config.accumulation,
+        state_sharding=sharding,
+        mesh=mesh,
+    )
+    batches = stream.iterator()
+    if resume_step is None:
+        params = model.params if config.model.init else random_params(model, sharding["params"], config.seed)
+        init_optimizer = jax.jit(optimizer.init, out_shardings=sharding["optimizer"])
+        state: State = {"params": params, "optimizer": init_optimizer(params)}
+        del params
+    else:
+        state = checkpoints.restore(resume_step, abstract_state(optimizer.init, abstract, sharding), batches)
+        logging.info("resumed from step %d of %s", resume_step, folder)
+    first_step = resume_step or 0
+    model = dataclasses.replace(model, params=None)
+    carried = load.saved_model(model).to_json()
+    if config.data.validation:
+        stream = open_stream(config.data.validation, 1, 0)
+        validation = make_validation(model, stream, dtype=dtype, chunk=config.loss_chunk, mesh=mesh)
+        evaluators = (validation, *evaluators)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Loop
+    # ------------------------------------------------------------------------------------------------------------------
+
+    positions = config.batch_size * config.data.seq_len
+    flops = training_flops_per_token(model.config, config.data.seq_len) * positions
+    peak = peak_flops(jax.devices()[0].device_kind) * mesh.size
+    batch_sharding = NamedSharding(mesh, BATCH)
+    skipped_in_a_row = 0
+    last_metrics: dict[str, float] = {}
+
+    def next_batch() -> tuple[dict[str, jax.Array], dict[str, Any], float]:
+        start = time.monotonic()
+        local = next(batches)
+        waited = time.monotonic() - start
+        on_device = {k: jax.make_array_from_process_local_data(batch_sharding, v) for k, v in local.items()}
+        return on_device, batches.get_state(), waited
+
+    steps = range(first_step + 1, total_steps + 1)
+    with MetricsWriter(folder, first_step) as writer:
+        batch, stream_state, waited = next_batch() if steps else (None, None, 0.0)
+        for step in progress(steps, total=total_steps, initial=first_step, desc="training", unit="step"):
+            start = time.monotonic()
+            learning_rate = float(schedule(step - 1))
+            state, on_device = train_step(state, batch)
+            consumed, next_waited = stream_state, 0.0
+            if step < total_steps:  # fetched and sent while the device computes
+                batch, stream_state, next_waited = next_batch()
+            metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
+            seconds = time.monotonic() - start + waited
+            metrics |= {
+                "learning_rate": learning_rate,
+                "seconds": seconds,
+                "data_seconds": waited,
+                "loss_tokens_per_second": metrics["loss_tokens"] / seconds,
+                "mfu": flops / seconds / peak,
+            }
+            waited = next_waited
+            skipped_in_a_row = skipped_in_a_row + 1 if metrics["skipped"] else 0
+            if skipped_in_a_row >= config.max_skipped:
+                checkpoints.close()
+                raise FloatingPointError(
+                    f"{folder}: the gradient was not finite in {skipped_in_a_row} steps in a row up to step {step}; "
+                    f"lower optimizer.learning_rate and start from checkpoint {checkpoints.latest_step()} in a new workdir"
+                )
+            due = config.evaluate.every and step % config.evaluate.every == 0
+            if due or (step == total_steps and config.data.validation):
+                current = dataclasses.replace(model, params=state["params"])
+                for evaluator in evaluators:
+                    numbers, texts = evaluator(current, step)
+                    metrics |= numbers
+                    for name, text in texts.items():
+                        writer.write_text(step, name, text)
+            writer.write(step, metrics)
+            last_metrics = metrics
+            if step % config.log_every == 0 or step == total_steps:
+                logging.info(_log_line(step, total_steps, metrics))
+            if step % config.checkpoint.every == 0 or step == total_steps or terminated():
+                writer.flush()
+                score = {best: metrics[best]} if best in metrics else None
+                checkpoints.save(step, state, carried, consumed, score)
+            if terminated() and step < total_steps:
+                checkpoints.close()
+                logging.info("SIGTERM: step %d of %d is saved; the same command goes on from there", step, total_steps)
+                return False
+        checkpoints.close()
+    loss = f", loss {last_metrics['loss']:.4f}" if last_metrics else ", nothing was left to do"
+    logging.info("done: %d steps%s; orbax:%s", total_steps, loss, workdir)
+    return True
+
+
+def _log_line(step: int, total_steps: int, metrics: dict[str, float]) -> str:
+    parts = [f"step {step}/{total_steps}", f"loss {metrics['loss']:.4f}"]
+    if "validation_loss" in metrics:
+        parts.append(f"validation {metrics['validation_loss']:.4f}")
+    parts += [
+        f"lr {metrics['learning_rate']:.2e}",
+        f"grad {metrics['grad_norm']:.2f}",
+        f"{metrics['loss_tokens_per_second']:.0f} loss tokens/s",
+        f"padding {metrics['padding_share']:.1%}",
+        f"mfu {metrics['mfu']:.0%}",
+    ]
+    return ", ".join(parts)
+
+
+def _catch_sigterm() -> Callable[[], bool]:
+    """Whether SIGTERM has come; the loop looks after each step."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    return lambda: bool(received)

@@ -1,0 +1,125 @@
+"""Schedules, AdamW, and the paper's update that is re-scaled by the magnitude of each weight."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from imitation_jax.parallel.sharding import path_of
+
+OPTIMIZERS = ("adamw", "weight_magnitude")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def make_schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then constant, or cosine or linear down to `final_fraction` of the peak.
+
+    Args:
+      config: `learning_rate`, `schedule`, `warmup_steps` or `warmup_fraction` (of the run), `final_fraction`.
+      total_steps: of the run.
+
+    Raises:
+      ValueError: an unknown schedule, or both kinds of warm-up.
+    """
+    peak = config.learning_rate
+    if config.warmup_steps and config.warmup_fraction:
+        raise ValueError("optimizer.warmup_steps and optimizer.warmup_fraction are both given; set one of them to 0")
+    warmup = config.warmup_steps or round(config.warmup_fraction * total_steps)
+    rest = max(total_steps - warmup, 1)
+    if config.schedule == "constant":
+        after = optax.constant_schedule(peak)
+    elif config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, config.final_fraction)
+    elif config.schedule == "linear":
+        after = optax.linear_schedule(peak, peak * config.final_fraction, rest)
+    else:
+        raise ValueError(f"optimizer.schedule={config.schedule!r} is none of {', '.join(SCHEDULES)}")
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
+
+
+def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The update rule: clip by global norm, then AdamW or the paper's.
+
+    "weight_magnitude" is the paper's "gradients re-scaled by the magnitude of each weight": an unfactored Adafactor
+    (Shazeer and Stern 2018, arXiv 1804.04235) without update clipping. Second moments decay with 1 - t^-0.95, updates
+    are multiplied by the RMS of their weight tensor (at least 1e-3), and momentum runs over the learning-rate-scaled
+    updates. Weight decay is decoupled in both and leaves norms alone.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    decay = optax.add_decayed_weights(config.weight_decay, mask=_decayed)
+    if config.name == "adamw":
+        update = [
+            optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+            decay,
+            optax.scale_by_learning_rate(schedule),
+        ]
+    elif config.name == "weight_magnitude":
+        update = [
+            scale_by_second_moment(config.decay_exponent),
+            optax.scale_by_learning_rate(schedule, flip_sign=False),
+            scale_by_weight_rms(config.min_rms),
+            optax.ema(config.b1, debias=False),
+            optax.scale(-1.0),
+            add_scheduled_decay(config.weight_decay, schedule),
+        ]
+    else:
+        raise ValueError(f"optimizer.name={config.name!r} is none of {', '.join(OPTIMIZERS)}")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), *update)
+
+
+def _decayed(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: not path_of(path).endswith("norm"), params)
+
+
+class SecondMomentState(NamedTuple):
+    count: jax.Array
+    second_moment: Any
+
+
+def scale_by_second_moment(exponent: float, eps: float = 1e-30) -> optax.GradientTransformation:
+    """Divides by the root of a running mean of squares whose decay at step t = 1, 2, ... is 1 - t^-exponent."""
+
+    def init(params):
+        return SecondMomentState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        count = state.count + 1
+        decay = 1.0 - count.astype(jnp.float32) ** -exponent
+        moment = jax.tree.map(
+            lambda v, g: decay * v + (1 - decay) * (jnp.square(g) + eps), state.second_moment, updates
+        )
+        updates = jax.tree.map(lambda g, v: g * jax.lax.rsqrt(v), updates, moment)
+        return updates, SecondMomentState(count, moment)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_weight_rms(min_rms: float) -> optax.GradientTransformation:
+    """Multiplies by the RMS of the weight tensor, at least `min_rms`; stacked layers each have their own."""
+
+    def scale(path, update, weight):
+        axes = tuple(range(1 if path_of(path).startswith("layers/") else 0, weight.ndim))
+        rms = jnp.sqrt(jnp.mean(jnp.square(weight), axis=axes, keepdims=True))
+        return update * jnp.maximum(rms, min_rms)
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params))
+
+
+def add_scheduled_decay(weight_decay: float, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Adds -learning rate x weight_decay x weight, behind a momentum that must not see it."""
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params):
+        factor = -schedule(state.count) * weight_decay
+        updates = jax.tree.map(lambda u, w, on: u + factor * w if on else u, updates, params, _decayed(params))
+        return updates, optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)

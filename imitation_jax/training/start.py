@@ -1,0 +1,64 @@
+"""The model that a run starts from, or goes on with."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from imitation_jax.models import checkpoint, load
+from imitation_jax.models.load import LoadedModel
+from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.tokenizer import load_tokenizer
+
+
+def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
+    """The model that a new run starts from; its params are None where they will be random.
+
+    Raises:
+      ValueError: a preset that does not exist, or is not the architecture of `model.init`.
+    """
+    presets = {name: (family, cfg) for family in load.FAMILIES.values() for name, cfg in family.PRESETS.items()}
+    if config.model.preset and config.model.preset not in presets:
+        raise ValueError(f"model.preset={config.model.preset!r} is none of {', '.join(presets)}")
+    if config.model.init:
+        model = load.load_model(config.model.init, mesh, template=config.model.template)
+        expected = presets[config.model.preset][1] if config.model.preset else model.config
+        if model.config != expected:
+            ours, theirs = dataclasses.asdict(model.config), dataclasses.asdict(expected)
+            wrong = ", ".join(f"{key} {ours[key]!r} is not {theirs[key]!r}" for key in ours if ours[key] != theirs[key])
+            raise ValueError(
+                f"model.init={config.model.init} is not a {config.model.preset}: {wrong}; "
+                "use that size's config, or --config.model.preset="
+            )
+        if config.model.tokenizer:
+            tokenizer = load_tokenizer(config.model.tokenizer)
+            load.check_fit(tokenizer, model.config, config.model.tokenizer)
+            template = load_template(config.model.template, tokenizer)
+            model = dataclasses.replace(model, tokenizer=tokenizer, template=template)
+        return model
+    if not config.model.preset or not config.model.tokenizer:
+        raise ValueError(
+            "model.init is empty: give --config.model.init=hf:DIR, gguf:FILE or orbax:WORKDIR, "
+            "or model.preset and model.tokenizer for random weights"
+        )
+    family, model_config = presets[config.model.preset]
+    tokenizer = load_tokenizer(config.model.tokenizer)
+    load.check_fit(tokenizer, model_config, config.model.tokenizer)
+    template = load_template(config.model.template, tokenizer)
+    return LoadedModel(config.model.preset, family, model_config, None, tokenizer, template)
+
+
+def saved_model(workdir: str, step: int) -> LoadedModel:
+    """The model of a checkpoint, without its weights."""
+    name, saved = checkpoint.read_model(f"{workdir}@{step}")
+    family = load.FAMILIES[saved.family]
+    template = load_template(saved.template, saved.tokenizer)
+    return LoadedModel(name, family, family.config_from_hf(saved.config), None, saved.tokenizer, template)
+
+
+def random_params(model: LoadedModel, sharding: Any, seed: int) -> Any:
+    """Parameters born in their shards."""
+    init = jax.jit(lambda key: model.family.init(model.config, key), out_shardings=sharding)
+    return init(jax.random.key(seed))

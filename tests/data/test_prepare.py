@@ -1,0 +1,142 @@
+import gzip
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from imitation_jax.data import builder
+from imitation_jax.data.prepare import input_files, prepare
+
+ROOT = Path(__file__).parents[2]
+H, G = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
+ROWS = [
+    {"id": "a", "conversations": [H, G]},
+    {"id": "a", "conversations": [G, H, G, H]},
+    {"id": "b", "conversations": []},
+    {"id": "c", "conversations": []},
+    {"id": "d", "conversations": [H, H, G]},
+]
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    file = ROOT / "configs" / "data" / "sharegpt.py"
+    spec = importlib.util.spec_from_file_location("sharegpt_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.fixture
+def dump(tmp_path) -> Path:
+    path = tmp_path / "in" / "dump.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(ROWS)[:-1])  # cut off: its ] is missing
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_row_is_somewhere(config, dump, tmp_path):
+    config.input = str(dump)
+    out = tmp_path / "new" / "out"
+    card = prepare(config, str(out))
+    kept, rejected = lines(out / "dialogues.jsonl"), lines(out / "rejected.jsonl")
+    assert [(d["id"], d.get("original_id"), len(d["messages"])) for d in kept] == [("a", None, 2), ("a#2", "a", 3)]
+    assert [row["where"] for row in rejected[:3]] == [f"{dump}[{n}]" for n in (2, 3, 4)]
+    assert [row["row"] for row in rejected[:3]] == ROWS[2:]
+    assert [row["reason"] for row in rejected[2:]] == ["two user turns in a row", "the list is cut off here"]
+    assert card == json.loads((out / "card" / "card.json").read_text())
+    assert (card["rows"], card["dialogues"], card["rejected"]) == (6, 2, 4)
+    assert card["reasons"] == {"no messages": 2, "two user turns in a row": 1, "the list is cut off here": 1}
+    assert (card["leading_turns_dropped"], card["repeated_ids_renamed"]) == (1, 1)
+    assert card["turns"] == {"user": 3, "assistant": 2}
+    assert card["histogram_turns_per_dialogue"] == {"2": 1, "3": 1}
+    assert card["histogram_characters_below"] == {"4": 2}
+    assert [item for _, item in builder.read(builder.find(out))] == kept
+    assert sorted(path.name for path in out.iterdir()) == ["card", "dialogues.jsonl", "rejected.jsonl", "tfds"]
+
+
+def test_existing_output_is_refused_and_a_killed_run_cleared(config, dump, tmp_path):
+    config.input = str(dump)
+    left = tmp_path / "out.tmp" / "tfds"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    prepare(config, str(tmp_path / "out"))
+    before = (tmp_path / "out" / "dialogues.jsonl").read_bytes()
+    assert not (tmp_path / "out.tmp").exists() and not list((tmp_path / "out").rglob("half"))
+    with pytest.raises(ValueError, match="out exists: delete it, or give another folder$"):
+        prepare(config, str(tmp_path / "out"))
+    assert (tmp_path / "out" / "dialogues.jsonl").read_bytes() == before
+
+
+def test_nothing_left_is_one_clear_line(config, tmp_path):
+    config.input = str(tmp_path / "d.json")
+    for content, message in ((ROWS[2:], "all 3 rows were rejected, 2 of them because of: no messages"), ([], "empty")):
+        (tmp_path / "d.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=message) as error:
+            prepare(config, str(tmp_path / "out"))
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_long_row_is_set_aside(config, tmp_path):
+    config.input = str(tmp_path / "d.json")
+    config.max_row_bytes = 200
+    (tmp_path / "d.json").write_text(
+        json.dumps([ROWS[0], {"id": "long", "conversations": [H, G | {"value": "a" * 200}]}])
+    )
+    card = prepare(config, str(tmp_path / "out"))
+    assert card["reasons"] == {"row of more than 200 bytes": 1} and card["dialogues"] == 1
+
+
+def test_input_paths_and_patterns(tmp_path):
+    for name in ("a1.json", "a2.json", "b.json", "c[1].json", "deep/x.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(given):
+        return [str(Path(path).relative_to(tmp_path)) for path in input_files(given.replace("@", str(tmp_path) + "/"))]
+
+    assert found("@b.json, @a*.json") == ["b.json", "a1.json", "a2.json"]
+    assert found("@c[1].json,@*/x.json") == ["c[1].json", "deep/x.json"]
+    for wrong, message in (("@no.json", "no file"), ("@n*.json", "no file"), (" ,", "empty"), ("@deep", "is a folder")):
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            found(wrong)
+
+
+def test_command(dump, tmp_path):
+    def run(*flags):
+        command = [sys.executable, "-m", "imitation_jax.prepare", "--config=configs/data/sharegpt.py", *flags]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    done = run(f"--config.input={dump}", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert len(lines(tmp_path / "out" / "dialogues.jsonl")) == 2
+    for flags in (
+        (f"--config.input={dump}", f"--output={tmp_path / 'out'}"),
+        ("--config.input=no.json", f"--output={tmp_path / 'other'}"),
+        ("--config.inptu=no.json", f"--output={tmp_path / 'other'}"),
+    ):
+        done = run(*flags)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_lent_sample_adds_up(config, lent, tmp_path):
+    path = lent("sharegpt/sharegpt_sample.jsonl.gz")
+    config.input = str(path)
+    card = prepare(config, str(tmp_path / "out"))
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = sum(1 for _ in file)
+    kept, rejected = lines(tmp_path / "out" / "dialogues.jsonl"), lines(tmp_path / "out" / "rejected.jsonl")
+    assert (len(kept), len(rejected)) == (card["dialogues"], card["rejected"])
+    assert len(kept) + len(rejected) == rows == card["rows"]
+    assert len({dialogue["id"] for dialogue in kept}) == len(kept)
+    assert sum(card["histogram_turns_per_dialogue"].values()) == len(kept)

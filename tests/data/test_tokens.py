@@ -1,0 +1,159 @@
+import gzip
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from imitation_jax.data import builder, rows, tokens
+from imitation_jax.tokenizers.chat import ChatTemplate
+
+
+def talk(n):
+    messages = [{"role": "user", "content": f"question {n}"}, {"role": "assistant", "content": "answer " * (n % 9 + 1)}]
+    return {"id": f"d{n}", "source": "test", "messages": messages}
+
+
+def write(path, dialogues):
+    path.write_text("".join(map(rows.line, dialogues)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write(tmp_path / "d.jsonl", map(talk, range(100)))
+
+
+def contents(cache):
+    return [cache.ids.tolist(), cache.mask.tolist(), cache.offsets.tolist(), cache.meta]
+
+
+def test_every_dialogue_as_the_template_tokenises_it(tmp_path, data, tokenizer, template):
+    cache = tokens.load(data, tokenizer, template, tmp_path / "cache")
+    assert (cache.ids.dtype, cache.mask.dtype, cache.offsets.dtype) == (np.uint32, np.uint8, np.int64)
+    for n in range(100):
+        ids, mask = template.tokenize(talk(n)["messages"])
+        begin, end = cache.offsets[n : n + 2]
+        assert (cache.ids[begin:end].tolist(), cache.mask[begin:end].tolist()) == (ids, mask)
+    assert cache.meta["dialogues"] == 100 and cache.meta["loss_tokens"] == cache.mask.sum()
+
+
+def test_file_gz_folder_and_workers_give_the_same(tmp_path, data, tokenizer, template):
+    wanted = contents(tokens.load(data, tokenizer, template, tmp_path / "1"))
+    with open(data, "rb") as file:
+        (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(file.read()))
+    builder.build(lambda: map(talk, range(100)), tmp_path / "made" / "tfds")
+    for path in (tmp_path / "d.jsonl.gz", tmp_path / "made", tmp_path / "made" / "tfds"):
+        assert contents(tokens.load(str(path), tokenizer, template, tmp_path / "2")) == wanted
+    assert contents(tokens.load(data, tokenizer, template, tmp_path / "3", workers=2)) == wanted
+
+
+def test_the_cache_is_used_until_something_changes(tmp_path, data, tokenizer, template):
+    def load(template=template):
+        return tokens.load(data, tokenizer, template, tmp_path / "cache").folder
+
+    folder = load()
+    made = (folder / "ids.bin").stat().st_mtime_ns
+    assert load() == folder and (folder / "ids.bin").stat().st_mtime_ns == made
+    assert load(ChatTemplate(template.source.replace("GPT:", "BOT:"), tokenizer)) != folder
+    write(tmp_path / "d.jsonl", map(talk, range(99)))
+    assert load() != folder
+    assert contents(pickle.loads(pickle.dumps(tokens.Tokens(folder)))) == contents(tokens.Tokens(folder))
+
+
+def test_what_cannot_be_used_is_set_aside_with_its_reason(tmp_path, tokenizer):
+    source = (
+        "{% for m in messages %}{% if 'bad' in m['content'] %}{{ raise_exception('no bad words') }}{% endif %}"
+        "{% if m['role'] == 'user' %}{{ '<s>' + m['content'] }}"
+        "{% else %}{% generation %}{{ m['content'] | replace('mute', '') }}{% endgeneration %}{% endif %}{% endfor %}"
+    )
+    template = ChatTemplate(source, tokenizer)
+    bad, mute = talk(1), talk(2)
+    bad["messages"][0]["content"] = "bad"
+    mute["messages"][1]["content"] = "mute"
+    write(tmp_path / "d.jsonl", [bad, talk(3), mute, talk(4) | {"messages": []}])
+    cache = tokens.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
+    assert (cache.meta["dialogues"], cache.meta["rejected"]) == (1, 3)
+    rejected = [json.loads(line) for line in (cache.folder / "rejected.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["where"][-2:], row["row"]) for row in rejected] == [
+        ("d1", ":1", bad),
+        ("d2", ":3", mute),
+        ("d4", ":4", talk(4) | {"messages": []}),
+    ]
+    assert "no bad words" in rejected[0]["reason"] and rejected[1]["reason"] == "no loss-bearing token"
+    assert sum(cache.meta["reasons"].values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["{}\n"] * 3 + ["nonsense\n"], "all 4 were rejected, 3 of them because of: no messages"),
+        (["\n"], "it is empty"),
+    ],
+)
+def test_no_data_left_is_one_clear_line(tmp_path, tokenizer, template, lines, message):
+    (tmp_path / "d.jsonl").write_text("".join(lines))
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(ValueError, match=message) as error:
+            tokens.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
+        assert "\n" not in str(error.value) and "d.jsonl" in str(error.value)
+
+
+def test_nothing_there(tmp_path, tokenizer, template):
+    for path in (tmp_path / "no.jsonl", tmp_path):
+        with pytest.raises(FileNotFoundError, match=str(path)):
+            tokens.load(str(path), tokenizer, template, tmp_path / "cache")
+
+
+def test_a_damaged_cache_is_noticed(tmp_path, data, tokenizer, template):
+    folder = tokens.load(data, tokenizer, template, tmp_path / "cache").folder
+    os.truncate(folder / "ids.bin", 100)
+    with pytest.raises(ValueError, match="ids.bin is damaged"):
+        tokens.load(data, tokenizer, template, tmp_path / "cache")
+
+
+def test_a_failing_disk_leaves_nothing_behind(tmp_path, data, tokenizer, template, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokens, "_one", full)
+    with pytest.raises(OSError, match="No space left"):
+        tokens.load(data, tokenizer, template, tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+SLOW_LOAD = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from imitation_jax.data import tokens
+class Slow:
+    fingerprint = "slow"
+    def tokenize(self, messages):
+        time.sleep(0.01)
+        return [1, len(messages[1]["content"])], [0, 1]
+print(tokens.load({data!r}, Slow, Slow(), {cache!r}).meta["tokens"])
+"""
+
+
+def start(tmp_path, data):
+    code = SLOW_LOAD.format(tests=str(tmp_path), data=data, cache=str(tmp_path / "cache"))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_kill_9_and_two_at_once(tmp_path, data):
+    killed = start(tmp_path, data)
+    while not list(tmp_path.glob("cache/*.tmp/ids.bin")):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.2)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list(tmp_path.glob("cache/*/meta.json"))
+    both = [start(tmp_path, data) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["200\n"] * 2
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1

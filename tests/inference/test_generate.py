@@ -1,0 +1,180 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imitation_jax.inference import generate
+from imitation_jax.inference.engine import Engine, GenerateRequest, Generation, ScoreRequest
+from imitation_jax.models import llama
+from imitation_jax.parallel.mesh import make_mesh
+
+TIE = 1e-4
+NO_STOP = frozenset()
+
+
+@pytest.fixture(scope="module")
+def requests(model) -> list[GenerateRequest]:
+    rng = np.random.default_rng(3)
+    prompts = [rng.integers(0, model.config.vocab_size, n).tolist() for n in (1, 2, 16, 17, 33, 50, 5, 64, 23, 40, 9)]
+    return [GenerateRequest(prompt, 20 + i, stop_ids=NO_STOP) for i, prompt in enumerate(prompts)]
+
+
+def recompute(model, prompt: list[int], count: int) -> tuple[list[int], list[np.ndarray]]:
+    """Greedy tokens without a cache, and the logits that each was chosen from."""
+
+    @jax.jit
+    def next_logits(ids, length):
+        positions = jnp.arange(ids.shape[1])[None]
+        x = llama.hidden(model.config, model.params, ids, positions, jnp.zeros_like(ids))
+        return llama.logits(model.params, x[:, length - 1][:, None])[0, 0]
+
+    ids, logits = list(prompt), []
+    for _ in range(count):
+        padded = np.zeros((1, model.config.max_position_embeddings), np.int32)
+        padded[0, : len(ids)] = ids
+        logits.append(np.asarray(next_logits(padded, len(ids))))
+        ids.append(int(logits[-1].argmax()))
+    return ids[len(prompt) :], logits
+
+
+def assert_same_path(written: list[int], other: list[int], logits: list[np.ndarray]) -> None:
+    """Equal token for token up to the first tie."""
+    for token, expected, row in zip(written, other, logits, strict=True):
+        if token != expected:
+            first, second = np.sort(row)[::-1][:2]
+            assert {token, expected} == set(np.argsort(-row)[:2].tolist()) and first - second < TIE
+            return
+
+
+@pytest.fixture(scope="module")
+def expected(model, requests) -> list[tuple[list[int], list[np.ndarray]]]:
+    return [recompute(model, request.prompt, request.max_new_tokens) for request in requests]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_greedy_generation_equals_recomputation_without_a_cache(model, requests, expected, batch_size):
+    engine = Engine(model, make_mesh(devices=jax.devices()[:1]), batch_size)
+    for generation, (ids, logits) in zip(engine.generate(requests), expected, strict=True):
+        assert generation.finish_reason == "length"
+        assert_same_path(generation.ids, ids, logits)
+        assert len(set(ids)) > 3  # the test model does say different things
+
+
+@pytest.mark.parametrize("spec", ["fsdp=8", "fsdp=4,tensor=2", "data=2,fsdp=2,sequence=2"])
+def test_every_mesh_and_order_writes_the_same(model, requests, expected, spec):
+    order = np.random.default_rng(4).permutation(len(requests)).tolist()
+    seen = {}
+    engine = Engine(model, make_mesh(spec), batch_size=8)
+    written = engine.generate([requests[i] for i in order], on_result=seen.setdefault)
+    assert [seen[i] for i in range(len(order))] == written
+    for generation, i in zip(written, order, strict=True):
+        assert_same_path(generation.ids, *expected[i])
+
+
+def test_draws_depend_on_the_request_alone(model, requests):
+    sampled = [
+        dataclasses.replace(request, temperature=0.8, top_p=1.0 - 0.1 * (i % 3), seed=i)
+        for i, request in enumerate(requests)
+    ]
+    one = Engine(model, make_mesh(devices=jax.devices()[:1]), batch_size=1).generate(sampled)
+    mixed = Engine(model, make_mesh(devices=jax.devices()[:1]), batch_size=8).generate([*requests, *sampled[::-1]])
+    assert [g.ids for g in mixed[: len(requests) - 1 : -1]] == [g.ids for g in one]
+    again = Engine(model).generate([dataclasses.replace(r, seed=r.seed + 100) for r in sampled])
+    assert all(a.ids != b.ids for a, b in zip(again, one, strict=True))
+
+
+def test_log_probability_is_that_of_the_score(model, requests):
+    engine = Engine(model)
+    written = engine.generate([dataclasses.replace(r, temperature=float(i % 2)) for i, r in enumerate(requests)])
+    scores = engine.score([ScoreRequest(r.prompt, g.ids) for r, g in zip(requests, written, strict=True)])
+    np.testing.assert_allclose([g.logprob for g in written], [s.logprob for s in scores], atol=1e-3, rtol=1e-5)
+    assert [s.greedy for s in scores][::2] == [True] * len(scores[::2])
+
+
+def test_a_stop_id_ends_the_text_and_is_no_part_of_it(model, requests, expected):
+    for at in (0, 5, 18):
+        ids = expected[3][0]
+        stop = ids[at]
+        first = ids.index(stop)
+        request = dataclasses.replace(requests[3], stop_ids=frozenset({stop, 7777, *range(290, 299)} - set(ids[:first])))
+        [generation] = Engine(model).generate([request])
+        assert (generation.ids, generation.finish_reason) == (ids[:first], "stop")
+        assert generation.text == model.tokenizer.decode(ids[:first], skip_special_tokens=True)
+
+
+def test_the_templates_stop_ids_are_the_default(model, requests, expected):
+    ids = expected[5][0]
+    template = type("Template", (), {"stop_ids": frozenset({ids[2]})})()
+    request = dataclasses.replace(requests[5], stop_ids=None)
+    [generation] = Engine(dataclasses.replace(model, template=template)).generate([request])
+    assert generation.ids == ids[: ids.index(ids[2])]
+
+
+def test_a_stop_string_over_several_tokens_is_found_and_cut_off(model, requests):
+    engine = Engine(model)
+    [free] = engine.generate([dataclasses.replace(requests[4], max_new_tokens=60)])
+    for start, length in ((0, 3), (13, 5), (14, 2), (30, 4)):  # 13..18 lies across the border of two chunks
+        stop = free.text[start : start + length]
+        at = free.text.index(stop)
+        request = dataclasses.replace(requests[4], max_new_tokens=60, stop=("\0never", stop))
+        generation, other = engine.generate([request, requests[5]])
+        assert (generation.text, generation.finish_reason) == (free.text[:at], "stop")
+        assert generation.ids == free.ids[: len(generation.ids)]
+        written = model.tokenizer.decode(generation.ids, skip_special_tokens=True)
+        assert stop in written and stop not in model.tokenizer.decode(generation.ids[:-1], skip_special_tokens=True)
+        assert len(other.ids) == requests[5].max_new_tokens
+        [score] = engine.score([ScoreRequest(request.prompt, generation.ids)])
+        assert generation.logprob == pytest.approx(score.logprob, abs=1e-3)
+
+
+def test_the_device_stops_when_every_row_has(model, requests, monkeypatch):
+    calls = []
+
+    def count(*args, **kwargs):
+        calls.append(0)
+        return decode(*args, **kwargs)
+
+    decode = generate.decode
+    monkeypatch.setattr(generate, "decode", count)
+    engine = Engine(model)
+    [free] = engine.generate([dataclasses.replace(requests[4], max_new_tokens=60)])
+    assert len(calls) == 4
+    calls.clear()
+    engine.generate([dataclasses.replace(requests[4], max_new_tokens=60, stop=(free.text[2:6],))])
+    assert len(calls) == 1
+
+
+def test_generation_ends_with_the_models_context(model):
+    engine = Engine(model)
+    lengths = (100, 127, 128)
+    written = engine.generate([GenerateRequest([1] * n, 50, stop_ids=NO_STOP) for n in lengths])
+    assert [(len(g.ids), g.finish_reason) for g in written] == [(28, "length"), (1, "length"), (0, "length")]
+    assert written[2] == Generation("", [], "length", 0.0)
+    with pytest.raises(ValueError, match="request 1: a prompt of 129 tokens and 50 new ones .* 128 positions"):
+        engine.generate([GenerateRequest([1], 50), GenerateRequest([1] * 129, 50)])
+
+
+def test_small_and_wrong_requests(model):
+    engine = Engine(model)
+    assert engine.generate([]) == []
+    assert engine.generate([GenerateRequest([1, 2], 0)]) == [Generation("", [], "length", 0.0)]
+    request = GenerateRequest([], 5, stop_ids=NO_STOP)
+    assert engine.generate([request]) == engine.generate([dataclasses.replace(request, prompt=[model.tokenizer.bos_id])])
+    for wrong in ({"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": -1}, {"prompt": [300]}):
+        with pytest.raises(ValueError, match="request 0: "):
+            engine.generate([dataclasses.replace(request, **wrong)])
+
+
+def test_bfloat16_writes_too(model, requests):
+    written = Engine(model, compute_dtype="bfloat16").generate(requests)
+    assert [len(g.ids) for g in written] == [r.max_new_tokens for r in requests]
+
+
+def test_another_model_of_the_same_shape_needs_no_compilation(model, make_model, requests):
+    first = Engine(model).generate(requests)
+    programs = generate.decode._cache_size(), generate.prefill._cache_size()
+    second = Engine(make_model(1)).generate(requests)
+    assert (generate.decode._cache_size(), generate.prefill._cache_size()) == programs
+    assert all(a.ids != b.ids for a, b in zip(first, second, strict=True))

@@ -1,0 +1,123 @@
+import csv
+import json
+from html.parser import HTMLParser
+
+import pytest
+from etils import epath
+
+from imitation_jax.evaluation import run, statistics
+from imitation_jax.evaluation.results import write_lines, write_result
+from imitation_jax.reporting.page import write_report
+
+EVIL = "<script>alert('x')</script> & $\\frac{1}{2}$"
+
+
+class Page(HTMLParser):
+    """Collects tags, links and visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def workdir(tmp_path, style_config):
+    """Results as evaluate writes them: style for three models, a quiz for two, a curve with a cut last line."""
+    prompts = [f"prompt {k} {EVIL}" for k in range(12)]
+    outputs = {
+        "base": ["plain words"] * 12,
+        "student": ["", *["- a\n- b\n\nOverall, words."] * 11],
+        "teacher": ["- a\n- b\n\nOverall, more words."] * 12,
+    }
+    answers = {}
+    for name, texts in outputs.items():
+        rows = [
+            {"instruction": prompts[k], "output": f"{text} {'word ' * k}{EVIL}" if text else "", "generator": name}
+            for k, text in enumerate(texts)
+        ]
+        answers[name] = tmp_path / f"{name}.jsonl"
+        write_lines(epath.Path(answers[name]), rows)
+    for name in outputs:
+        run.evaluate(style_config(answers[name], answers["teacher"], name), [], str(tmp_path))
+    for name, hits in (("base", 30), ("student", 29)):
+        correct = [k < hits for k in range(60)]
+        result = {
+            "task": "facts", "model": name, "role": name, "n": 60, "chance": 0.25, "seconds": 1.0,
+            "metrics": {"accuracy": statistics.proportion(correct)}, "settings": {"data": EVIL},
+            "versions": {"jax": "9"},
+        }  # fmt: skip
+        write_result(epath.Path(tmp_path) / "eval" / name / "facts.json", result)
+    steps = "".join(json.dumps({"step": k, "loss": 3.0 / k, "validation_loss": 3.1}) + "\n" for k in range(1, 60))
+    (tmp_path / "metrics.jsonl").write_text(steps + '{"step": 60, "lo', encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def style_config():
+    from ml_collections import ConfigDict
+
+    def make(answers, reference, name):
+        return ConfigDict(
+            {
+                "task": "style",
+                "name": name,
+                "role": name,
+                "answers": str(answers),
+                "reference": str(reference),
+                "limit": 0,
+            }
+        )
+
+    return make
+
+
+def test_the_page_is_whole_and_alone(workdir):
+    path = write_report(str(workdir))
+    text = open(path, encoding="utf-8").read()
+    page = Page(text)
+    assert "script" not in page.tags
+    assert EVIL in "".join(page.words)  # shown as it is, not run
+    assert page.tags.count("svg") == 4 + 1 + 1  # style rows, the quiz, the curve
+    # nothing is fetched: only places in the page itself, and the table beside it
+    assert {link for link in page.links if not link.startswith("#")} == {"table.csv"}
+    words = " ".join(" ".join(page.words).split())
+    assert "empty answer" in words and "missing" in words
+    assert "50.0 ± 6.5" in words.replace("  ", " ")
+    assert "paper's finding" in words
+    for name in ("style.png", "knowledge.png", "loss.png"):
+        assert (workdir / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_has_every_cell(workdir):
+    write_report(str(workdir))
+    rows = list(csv.DictReader(open(workdir / "report/table.csv", encoding="utf-8")))
+    cells = {(row["task"], row["metric"], row["model"]): row for row in rows}
+    assert float(cells["facts", "accuracy", "base"]["value"]) == 0.5
+    assert float(cells["facts", "accuracy", "base"]["stderr"]) == pytest.approx((0.25 / 59) ** 0.5)
+    assert cells["facts", "accuracy", "teacher"]["value"] == ""
+    assert float(cells["style", "list_match", "teacher"]["value"]) == 1.0
+    assert cells["style", "list_match", "base"]["n"] == "12"
+    assert [row["model"] for row in rows[:3]] == ["base", "student", "teacher"]
+
+
+def test_a_report_from_little(tmp_path):
+    result = {"task": "facts", "model": "m", "metrics": {"accuracy": {"value": None, "stderr": None, "n": 0}}}
+    write_result(epath.Path(tmp_path) / "eval/m/facts.json", result)
+    (tmp_path / "eval/m/mmlu.samples.jsonl.partial").write_text("{}\n")
+    words = " ".join(Page(open(write_report(str(tmp_path)), encoding="utf-8").read()).words)
+    assert "No model is marked as base" in words
+    assert "No training curve" in words
+    assert "m/mmlu" in words
+
+
+def test_the_same_files_give_the_same_page(workdir):
+    first = open(write_report(str(workdir)), "rb").read()
+    assert open(write_report(str(workdir)), "rb").read() == first
