@@ -1,13 +1,25 @@
-"""What the tests share: eight host devices, the lent data, the small real model."""
+"""What the tests share: eight host devices, the lent data, the small real model, a tiny tokenizer, the commands."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from random import Random
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from imitation_jax.tokenizers.tokenizer import Tokenizer
+
+WORDS = """the river begins high in the mountains where snow melts slowly every spring and a small stream finds its way
+down between stones and old trees farmers in the valley wait for its water because without it nothing grows on their
+fields a list of three reasons helps first it is short second it is clear third it can be checked in summary the answer
+is that water follows the easiest path and people follow the water"""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,3 +44,69 @@ def smollm2_gguf() -> Path:
     if not path.exists():
         pytest.skip(f"needs the SmolLM2 GGUF file that IMITATION_TEST_GGUF names ({path}); launch/test.sh fetches it")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory) -> Path:
+    """Folder of a byte-level BPE with at most 512 ids (what the preset "tiny" holds) and a ChatML template."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=special, initial_alphabet=alphabet)
+    backend.train_from_iterator([WORDS, "assistant user system "] * 3, trainer)
+    config = {
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "chat_template": "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>"
+        "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    }
+    folder = tmp_path_factory.mktemp("tokenizer")
+    Tokenizer(backend, config).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_dialogues():
+    """`write_dialogues(path, count)` fills `path` with dialogues of 1 to 4 turns of very different lengths."""
+
+    def write(path: Path, count: int, seed: int = 0) -> Path:
+        random, words = Random(seed), WORDS.split()
+        with open(path, "w", encoding="utf-8") as file:
+            for number in range(count):
+                turns = []
+                for _ in range(random.randint(1, 2)):
+                    for role in ("user", "assistant"):
+                        content = " ".join(random.choices(words, k=int(random.expovariate(1 / 12)) + 1))
+                        turns.append({"role": role, "content": content})
+                file.write(json.dumps({"id": str(number), "source": "test", "messages": turns}) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory):
+    """`command("train", "--config=...", ...)` runs a command to its end in a process of its own, on one device.
+
+    `command.start(...)` only starts it; both share caches for the session, so that programs compile once.
+    """
+    cache = tmp_path_factory.mktemp("cache")
+
+    def start(name: str, *args: str, devices: int = 1, **options) -> subprocess.Popen:
+        env = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "IMITATION_CACHE": str(cache),
+        }
+        argv = [sys.executable, "-m", f"imitation_jax.{name}", *map(str, args)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, **(pipes | options))
+
+    def run(name: str, *args: str, **options) -> subprocess.CompletedProcess:
+        process = start(name, *args, **options)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    run.start = start
+    return run

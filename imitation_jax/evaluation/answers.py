@@ -88,9 +88,10 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
     room = engine.config.max_position_embeddings - config.max_new_tokens
     for item in items:
         ids = engine.template.prompt_ids(item["messages"])
-        draft = {"id": item["id"], "instruction": item["instruction"], "generator": config.name, "tokens": len(ids)}
+        draft = {"id": item["id"], "instruction": item["instruction"], "output": "", "generator": config.name}
+        draft["tokens"] = len(ids)
         if len(ids) > room:
-            on_sample({**draft, "output": "", "finish_reason": "prompt_too_long"})
+            on_sample({**draft, "finish_reason": "prompt_too_long"})
             continue
         drafts.append(draft)
         requests.append(

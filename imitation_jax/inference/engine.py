@@ -108,6 +108,8 @@ class Engine:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be 1 or more")
+        if max_tokens_per_batch is not None and max_tokens_per_batch < 1:
+            raise ValueError(f"max_tokens_per_batch={max_tokens_per_batch}: must be 1 or more")
         if compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute_dtype={compute_dtype!r}: expected float32 or bfloat16")
         self.config, self.tokenizer, self.template = model.config, model.tokenizer, model.template
@@ -215,8 +217,8 @@ class Engine:
             room = self.config.max_position_embeddings - len(prompt)
             if room < 0:
                 raise ValueError(
-                    f"request {index}: a prompt of {len(prompt)} tokens and {request.max_new_tokens} new ones do not fit "
-                    f"the model's {self.config.max_position_embeddings} positions; shorten the prompt"
+                    f"request {index}: a prompt of {len(prompt)} tokens and {request.max_new_tokens} new ones do not "
+                    f"fit the model's {self.config.max_position_embeddings} positions; shorten the prompt"
                 )
             if request.max_new_tokens < 0 or request.temperature < 0 or not 0 < request.top_p <= 1:
                 raise ValueError(f"request {index}: max_new_tokens and temperature must be 0 or more, top_p in (0, 1]")

@@ -25,7 +25,7 @@ def choose(
     Returns:
       int32 ids, and float32 log-probabilities as the model gives them, without temperature and nucleus.
     """
-    greedy_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    greedy_B = most_likely(logits_BV)
     # Draws cost passes over the vocabulary that a batch of greedy rows does not need.
     token_B = jax.lax.cond(
         jnp.any(temperature_B > 0),
@@ -35,6 +35,13 @@ def choose(
         lambda: greedy_B,
     )
     return token_B, log_probability(logits_BV, token_B)
+
+
+def most_likely(logits_BV: jax.Array) -> jax.Array:
+    """(B,) int32, the first of a row's largest logits: argmax, in two reductions that CPUs vectorise."""
+    size = logits_BV.shape[-1]
+    top_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(logits_BV >= top_B1, jnp.arange(size, dtype=jnp.int32), size - 1), axis=-1)
 
 
 def log_probability(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.inference.sampling import log_probability
+from imitation_jax.inference.sampling import log_probability, most_likely
 from imitation_jax.parallel.sharding import constrain
 
 # Asked tokens whose logits exist at a time.
@@ -52,7 +52,7 @@ def score_batch(
         x_CD = x_BSD[asked_C["row"], asked_C["place"]]
         logits_CV = family.logits(params, x_CD[:, None])[:, 0]
         logprob_C = log_probability(logits_CV, asked_C["target"])
-        greedy_C = jnp.argmax(logits_CV, axis=-1) == asked_C["target"]
+        greedy_C = most_likely(logits_CV) == asked_C["target"]
         return (
             start + CHUNK,
             jax.lax.dynamic_update_slice_in_dim(logprob_M, logprob_C, start, 0),

@@ -55,6 +55,8 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     if (scaling := get("llama.rope.scaling.type", "none")) != "none":
         raise ValueError(f"{path}: rope scaling {scaling!r} is not supported")
     stored = {tensor.name: tensor for tensor in reader.tensors}
+    if "token_embd.weight" not in stored:
+        raise ValueError(f"{path}: tensor token_embd.weight is missing; is the file a whole model?")
     heads = get("llama.attention.head_count")
     hidden_size = get("llama.embedding_length")
     config = {

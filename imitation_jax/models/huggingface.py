@@ -1,6 +1,8 @@
 """Hugging Face folders in and out: safetensors and config.json; one mapping table, read in both directions."""
 
 import json
+import math
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from imitation_jax.parallel.sharding import path_of
 # (our path, Hugging Face's name with {} for the layer, how many leading dimensions of ours are inputs)
 Mapping = Iterable[tuple[str, str, int]]
 Tensors = dict[str, Callable[[], np.ndarray]]
+INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 
 
@@ -28,10 +31,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; hf: takes a folder with config.json and *.safetensors")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise ValueError(f"{path}: not JSON ({error}); fetch it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, found a {type(value).__name__}")
+    return value
 
 
 def open_tensors(folder: Path) -> Tensors:
@@ -41,9 +51,9 @@ def open_tensors(folder: Path) -> Tensors:
       FileNotFoundError: no weights, or a shard that the index names is missing.
       ValueError: a file that is cut off or no safetensors file.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = sorted(set(_read_json(index).get("weight_map", {}).values()))
     else:
         files = sorted(path.name for path in folder.glob("*.safetensors"))
     if not files:
@@ -74,12 +84,12 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
     Raises:
       ValueError: missing or left-over tensors, or a shape that does not fit.
     """
-    names = {path: name for path, name, _ in mapping}
+    rows = {path: (name, inputs) for path, name, inputs in mapping}
     layers = {path_of(k): leaf.shape[0] for k, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     wanted = {
-        names[path].format(layer)
+        rows[path][0].format(layer)
         for path, count in layers.items()
-        for layer in (range(count) if "{}" in names[path] else [0])
+        for layer in (range(count) if "{}" in rows[path][0] else [0])
     }
     missing = sorted(wanted - tensors.keys())
     if missing:
@@ -91,18 +101,17 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
         raise ValueError(f"{where}: {len(extra)} tensors do not belong to this architecture, {extra[0]} the first")
 
     def load(key_path, leaf):
-        name = names[path_of(key_path)]
+        name, inputs = rows[path_of(key_path)]
         stacked = "{}" in name
         shape = leaf.shape[1:] if stacked else leaf.shape
+        theirs = (math.prod(shape[inputs:]), math.prod(shape[:inputs])) if inputs else shape
         done: dict[str, np.ndarray] = {}  # replicas ask for the same slice once per device
 
         def read(name):
             array = tensors[name]()
-            if array.ndim == 2 and len(shape) >= 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight")):
-                array = array.T
-            if array.size != np.prod(shape):
-                raise ValueError(f"{where}: {name} has shape {array.shape}, which does not fit the config's {shape}")
-            return array.reshape(shape).astype(leaf.dtype)
+            if array.shape != theirs:
+                raise ValueError(f"{where}: {name} has shape {array.shape} where the config asks for {theirs}")
+            return (array.T if inputs else array).reshape(shape).astype(leaf.dtype)
 
         def shard(index):
             if str(index) not in done:
@@ -146,11 +155,16 @@ def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, A
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        save_file(shard, folder / f"{file}.tmp", metadata={"format": "pt"})
+        os.replace(folder / f"{file}.tmp", folder / file)
         weight_map.update(dict.fromkeys(shard, file))
+    # What an earlier export left would be read instead of, or beside, what was written now.
+    for old in [*folder.glob("model*.safetensors"), folder / INDEX]:
+        if old.name not in weight_map.values():
+            old.unlink(missing_ok=True)
     if len(shards) > 1:
         total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+        (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
     dtype = "bfloat16" if next(iter(shards[0].values())).dtype == ml_dtypes.bfloat16 else "float32"
     (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}, indent=1), encoding="utf-8")

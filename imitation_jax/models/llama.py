@@ -115,7 +115,7 @@ class Attention(nnx.Module):
             k_positions_BT=positions_BS,
             q_segments_BS=segments_BS,
             k_segments_BT=segments_BS,
-            past=cache,
+            past=cache if cache is not None and cache["k"].shape[2] else None,
         )
         new = None if cache is None else {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
         return jnp.einsum("bshk,hkd->bsd", out_BSHK, self.o[...].astype(dtype)), new
@@ -235,7 +235,7 @@ def hidden_cached(
     """Final hidden states (B, S, D) of tokens that continue what `cache` holds, and their keys and values.
 
     The cache is only read: `extend_cache` writes what this returns. Each row is one sequence, padded on the right; a
-    token's slot is its position, and a row sees the slots before its first position.
+    token's slot is its position, and a row sees the slots before its first position. A cache without slots is the start.
 
     Returns:
       The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).

@@ -66,6 +66,7 @@ def load_model(
         family = FAMILIES[saved.family]
         config = family.config_from_hf(saved.config)
         tokenizer = saved.tokenizer
+        check_fit(tokenizer, config, source)
         params = checkpoint.read_params(where, abstract_params(family, config, mesh, param_dtype))
         template = saved.template if template == "model" else template
     else:
@@ -77,12 +78,17 @@ def load_model(
         family = FAMILIES.get(hf.get("model_type"))
         if family is None:
             raise ValueError(f"{path}: model type {hf.get('model_type')!r} is none of {', '.join(FAMILIES)}")
-        config = family.config_from_hf(hf)
+        try:
+            config = family.config_from_hf(hf)
+        except KeyError as error:
+            raise ValueError(f"{path}: config.json lacks {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         tokenizer = load_tokenizer(path)
+        check_fit(tokenizer, config, source)
         name = path.stem if kind == "gguf" else path.resolve().name
         abstract = abstract_params(family, config, mesh, param_dtype)
         params = huggingface.load_params(family.HUGGINGFACE, abstract, tensors, str(path))
-    check_fit(tokenizer, config, source)
     return LoadedModel(name, family, config, params, tokenizer, load_template(template, tokenizer))
 
 

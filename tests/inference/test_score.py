@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +12,14 @@ from imitation_jax.models import llama
 from imitation_jax.parallel.mesh import make_mesh
 
 
-def draw_requests(count: int, vocab_size: int) -> list[ScoreRequest]:
+@pytest.fixture(scope="module")
+def requests(model) -> list[ScoreRequest]:
     rng = np.random.default_rng(1)
 
     def ids(low, high):
-        return rng.integers(0, vocab_size, rng.integers(low, high)).tolist()
+        return rng.integers(0, model.config.vocab_size, rng.integers(low, high)).tolist()
 
-    return [ScoreRequest(ids(1, 60), ids(1, 20)) for _ in range(count)]
-
-
-@pytest.fixture(scope="module")
-def requests(model) -> list[ScoreRequest]:
-    return draw_requests(21, model.config.vocab_size)
+    return [ScoreRequest(ids(1, 30), ids(1, 20)) for _ in range(21)]
 
 
 @pytest.fixture(scope="module")
@@ -30,87 +27,89 @@ def expected(model, requests) -> list[Score]:
     return [by_hand(model, request) for request in requests]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def all_logprobs(config, params, ids_S):
+    x = llama.hidden(config, params, ids_S[None], jnp.arange(len(ids_S))[None], jnp.zeros_like(ids_S)[None])
+    return jax.nn.log_softmax(llama.logits(params, x))[0]
+
+
 def by_hand(model, request: ScoreRequest) -> Score:
-    """One sequence at a time, unpadded, all logits at once."""
-    ids = jnp.array([[*request.context, *request.continuation]])
-    positions = jnp.arange(ids.shape[1])[None]
-    x = llama.hidden(model.config, model.params, ids, positions, jnp.zeros_like(ids))
-    start = len(request.context) - 1
-    logprobs = np.asarray(jax.nn.log_softmax(llama.logits(model.params, x))[0, start:-1])
+    """One sequence alone, the log-probabilities of the whole vocabulary at every position."""
+    ids = np.zeros(model.config.max_position_embeddings, np.int32)
+    read = [*request.context, *request.continuation[:-1]]
+    ids[: len(read)] = read
+    logprobs = np.asarray(all_logprobs(model.config, model.params, ids))[len(request.context) - 1 : len(read)]
     total = sum(float(logprobs[i, token]) for i, token in enumerate(request.continuation))
     return Score(total, logprobs.argmax(-1).tolist() == list(request.continuation), len(request.continuation))
 
 
 def assert_equal(scores: list[Score], expected: list[Score]) -> None:
-    np.testing.assert_allclose([s.logprob for s in scores], [s.logprob for s in expected], rtol=0, atol=1e-4)
+    np.testing.assert_allclose([s.logprob for s in scores], [s.logprob for s in expected], rtol=1e-6, atol=1e-5)
     assert [(s.greedy, s.tokens) for s in scores] == [(s.greedy, s.tokens) for s in expected]
 
 
+@pytest.fixture
+def shapes(monkeypatch) -> list[tuple[int, int]]:
+    """Rows and positions of every batch that is scored."""
+    seen = []
+
+    def note(*args, **kwargs):
+        seen.append(args[3].shape)
+        return score_batch(*args, **kwargs)
+
+    score_batch = score.score_batch
+    monkeypatch.setattr(score, "score_batch", note)
+    return seen
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_scores_equal_one_sequence_at_a_time_at_every_batch_size(model, requests, expected, batch_size):
-    engine = Engine(model, make_mesh(devices=jax.devices()[:1]), batch_size)
-    assert_equal(engine.score(requests), expected)
+def test_scores_equal_one_sequence_at_a_time_at_every_batch_size(model, one_device, requests, expected, batch_size):
+    assert_equal(Engine(model, one_device, batch_size).score(requests), expected)
 
 
-def test_order_does_not_matter_and_results_are_handed_on_as_they_come(model, requests, expected):
+def test_order_does_not_matter_and_results_are_handed_on_as_they_come(engine, requests, expected):
     order = np.random.default_rng(2).permutation(len(requests)).tolist()
     seen = {}
-    scores = Engine(model).score([requests[i] for i in order], on_result=seen.setdefault)
+    scores = engine.score([requests[i] for i in order], on_result=seen.setdefault)
     assert_equal(scores, [expected[i] for i in order])
     assert [seen[i] for i in range(len(order))] == scores
 
 
-@pytest.mark.parametrize(
-    "spec", ["fsdp=1", "fsdp=2", "fsdp=8", "fsdp=4,tensor=2", "data=2,fsdp=2,sequence=2", "data=2,fsdp=4"]
-)
-def test_every_mesh_gives_the_same_scores(model, requests, spec):
-    one = Engine(model, make_mesh(devices=jax.devices()[:1])).score(requests)
+@pytest.mark.parametrize("spec", ["fsdp=2", "fsdp=8", "fsdp=4,tensor=2", "data=2,fsdp=2,sequence=2"])
+def test_every_mesh_gives_the_same_scores(model, requests, expected, spec):
     count = int(np.prod([int(part[-1]) for part in spec.split(",")]))
-    scores = Engine(model, make_mesh(spec, jax.devices()[:count]), batch_size=8).score(requests)
-    np.testing.assert_allclose([s.logprob for s in scores], [s.logprob for s in one], rtol=1e-5, atol=1e-5)
-    assert [s.greedy for s in scores] == [s.greedy for s in one]
+    engine = Engine(model, make_mesh(spec, jax.devices()[:count]), batch_size=8)
+    assert_equal(engine.score(requests), expected)
 
 
-def test_greedy_is_what_the_model_would_write(model):
-    context = [5, 6, 7]
-    greedy = []
-    for _ in range(4):
-        scored = Engine(model).score([ScoreRequest([*context, *greedy], [i]) for i in range(model.config.vocab_size)])
+def test_greedy_is_what_the_model_would_write(model, engine):
+    context, greedy = [5, 6, 7], []
+    for _ in range(3):
+        scored = engine.score([ScoreRequest([*context, *greedy], [i]) for i in range(model.config.vocab_size)])
+        assert np.exp([s.logprob for s in scored]).sum() == pytest.approx(1, abs=1e-5)
         greedy.append(int(np.argmax([s.logprob for s in scored])))
         assert [i for i, s in enumerate(scored) if s.greedy] == greedy[-1:]
-        assert np.exp([s.logprob for s in scored]).sum() == pytest.approx(1, abs=1e-5)
     other = [greedy[0], (greedy[1] + 1) % 300, greedy[2]]
-    right, wrong = Engine(model).score([ScoreRequest(context, greedy), ScoreRequest(context, other)])
+    right, wrong = engine.score([ScoreRequest(context, greedy), ScoreRequest(context, other)])
     assert right.greedy and not wrong.greedy
 
 
-def test_choices_after_one_context_are_read_once(model, monkeypatch):
-    batches = []
-
-    def count(*args, **kwargs):
-        batches.append(args[3].shape)
-        return score_batch(*args, **kwargs)
-
-    score_batch = score.score_batch
-    monkeypatch.setattr(score, "score_batch", count)
+def test_choices_after_one_context_are_read_once(model, engine, shapes):
     context = list(range(40))
-    choices = [ScoreRequest(context, [7, i]) for i in range(4)]
-    engine = Engine(model, make_mesh(devices=jax.devices()[:1]), batch_size=8)
+    choices = [ScoreRequest(context, [7, i]) for i in range(4)] + [ScoreRequest([*context, 7], [9])]
     assert_equal(engine.score(choices), [by_hand(model, choice) for choice in choices])
-    assert batches == [(1, 48)]
+    assert shapes == [(1, 48)]
 
 
-def test_many_choices_after_a_short_context(model):
+def test_many_choices_after_a_short_context(model, engine, shapes):
     requests = [ScoreRequest([1, 2], [i % 300]) for i in range(1000)]
-    scores = Engine(model).score(requests)
-    assert scores[300:600] == pytest.approx(scores[:300]) or all(
-        abs(a.logprob - b.logprob) < 1e-4 for a, b in zip(scores[300:600], scores[:300], strict=True)
-    )
+    scores = engine.score(requests)
+    np.testing.assert_allclose([s.logprob for s in scores[300:600]], [s.logprob for s in scores[:300]], atol=1e-5)
     assert_equal(scores[:20], [by_hand(model, request) for request in requests[:20]])
+    assert set(shapes) <= {(8, 16), (4, 16)}
 
 
-def test_empty_continuations_and_contexts(model):
-    engine = Engine(model)
+def test_empty_continuations_and_contexts(model, engine):
     bos = model.tokenizer.bos_id
     empty, first, written_out = engine.score([ScoreRequest([1], []), ScoreRequest([], [5]), ScoreRequest([bos], [5])])
     assert empty == Score(0.0, True, 0)
@@ -119,43 +118,32 @@ def test_empty_continuations_and_contexts(model):
     assert engine.score([]) == []
 
 
-def test_an_empty_context_without_bos_and_eos_is_refused(model):
-    from tests.inference.conftest import byte_tokenizer
-
-    bare = dataclasses.replace(model, tokenizer=byte_tokenizer())
+def test_an_empty_context_without_bos_and_eos_is_refused(model, one_device, byte_tokenizer):
+    bare = Engine(dataclasses.replace(model, tokenizer=byte_tokenizer()), one_device)
     with pytest.raises(ValueError, match="request 1: nothing to continue"):
-        Engine(bare).score([ScoreRequest([1], [2]), ScoreRequest([], [5])])
+        bare.score([ScoreRequest([1], [2]), ScoreRequest([], [5])])
 
 
-def test_what_does_not_fit_is_refused_with_its_lengths(model):
-    engine = Engine(model)
+def test_what_does_not_fit_is_refused_with_its_lengths(model, engine):
     whole = ScoreRequest([1] * 100, [2] * 29)  # the last token is asked for, not read
     assert_equal(engine.score([whole]), [by_hand(model, whole)])
-    with pytest.raises(ValueError, match="request 1: a context of 100 tokens and a continuation of 30 .* 128 positions"):
+    with pytest.raises(ValueError, match="request 1: a context of 100 tokens and a continuation of 30 .* 128 pos"):
         engine.score([whole, ScoreRequest([1] * 100, [2] * 30)])
     with pytest.raises(ValueError, match="request 0: token id 300 is not in the model's vocabulary of 300"):
         engine.score([ScoreRequest([1], [300])])
 
 
-def test_the_token_budget_bounds_a_batch(model, requests, expected, monkeypatch):
-    shapes = set()
-
-    def note(*args, **kwargs):
-        shapes.add(args[3].shape)
-        return score_batch(*args, **kwargs)
-
-    score_batch = score.score_batch
-    monkeypatch.setattr(score, "score_batch", note)
-    engine = Engine(model, make_mesh(devices=jax.devices()[:1]), batch_size=16, max_tokens_per_batch=128)
+def test_the_token_budget_bounds_a_batch(model, one_device, requests, expected, shapes):
+    engine = Engine(model, one_device, batch_size=16, max_tokens_per_batch=128)
     assert_equal(engine.score(requests), expected)
     assert max(rows * length for rows, length in shapes) <= 128
-    assert len(shapes) <= 6
+    assert len(set(shapes)) <= 4
 
 
-def test_another_model_of_the_same_shape_needs_no_compilation(model, make_model, requests):
-    first = Engine(model).score(requests)
+def test_another_model_of_the_same_shape_needs_no_compilation(engine, make_model, one_device, requests):
+    first = engine.score(requests)
     programs = score.score_batch._cache_size()
-    second = Engine(make_model(1)).score(requests)
+    second = Engine(make_model(1), one_device, batch_size=8).score(requests)
     assert score.score_batch._cache_size() == programs
     assert all(abs(a.logprob - b.logprob) > 1e-3 for a, b in zip(first, second, strict=True))
 
@@ -171,14 +159,13 @@ def test_logits_exist_only_where_they_are_asked_for(model):
     assert lowered.compile().memory_analysis().temp_size_in_bytes < all_logits / 3
 
 
-def test_bfloat16_is_close(model, requests, expected):
-    scores = Engine(model, compute_dtype="bfloat16").score(requests)
+def test_bfloat16_is_close(model, one_device, requests, expected):
+    scores = Engine(model, one_device, batch_size=8, compute_dtype="bfloat16").score(requests)
     off = [abs(s.logprob - e.logprob) / e.tokens for s, e in zip(scores, expected, strict=True)]
-    assert 0 < np.mean(off) < 0.1
+    assert 0 < np.mean(off) < 0.2
 
 
 def test_settings_out_of_range(model):
-    with pytest.raises(ValueError, match="batch_size=0"):
-        Engine(model, batch_size=0)
-    with pytest.raises(ValueError, match="compute_dtype='float16'"):
-        Engine(model, compute_dtype="float16")
+    for wrong in ({"batch_size": 0}, {"compute_dtype": "float16"}, {"max_tokens_per_batch": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Engine(model, **wrong)
