@@ -25,6 +25,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",
         "safetensors>=0.5",
+        "protobuf>=5",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",

@@ -13,7 +13,13 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 def progress(
-    items: Iterable[Item], *, total: int | None = None, initial: int = 0, desc: str = "", unit: str = "item"
+    items: Iterable[Item],
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    desc: str = "",
+    unit: str = "item",
+    lines: bool = True,
 ) -> Iterator[Item]:
     """Yields `items` unchanged while showing how many have passed, how fast, and the time left.
 
@@ -23,11 +29,15 @@ def progress(
       initial: how many were done before this start (a resumed run).
       desc: what is being done, as a verb ("tokenising").
       unit: what one item is.
+      lines: False where the work logs lines of its own.
     """
     if total is None and hasattr(items, "__len__"):
         total = len(items) + initial
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, initial=initial, desc=desc, unit=unit, dynamic_ncols=True)
+        return
+    if not lines:
+        yield from items
         return
     start = last = time.monotonic()
     done = initial

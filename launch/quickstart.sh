@@ -18,15 +18,29 @@ stage() { # stage NAME COMMAND...: runs it, and notes how long it took
   summary+=$(printf '%-42s %4d s' "$name" $((SECONDS - begin)))$'\n'
 }
 
-quiz=(imitation_jax.evaluate --config=configs/eval/facts.py --config.data=$demo/quiz.jsonl --workdir="$workdir")
-answers=(imitation_jax.evaluate --config=configs/eval/answers.py --config.prompts=$demo/teacher.jsonl --config.max_new_tokens=100 --workdir="$workdir")
-style=(imitation_jax.evaluate --config=configs/eval/style.py --config.reference=$demo/teacher.jsonl --workdir="$workdir")
+evaluate() { # evaluate NAME ROLE MODEL: facts, and answers to the held-out prompts with their style
+  stage "$1: facts" imitation_jax.evaluate --config=configs/eval/facts.py --config.data=$demo/quiz.jsonl \
+    --config.name="$1" --config.role="$2" --model="$3" --workdir="$workdir"
+  stage "$1: answers" imitation_jax.evaluate --config=configs/eval/answers.py --config.prompts=$demo/teacher.jsonl \
+    --config.max_new_tokens=100 --config.name="$1" --config.role="$2" --model="$3" --workdir="$workdir"
+  style "$1" "$2" "$workdir/eval/$1/answers.jsonl"
+}
 
-stage "data: dialogues to a tfds dataset" imitation_jax.prepare --config=configs/data/dialogues.py \
-  --config.input=$demo/train.jsonl --output="$workdir/data"
-stage "base: facts" "${quiz[@]}" --model="$base"
-stage "base: answers to held-out prompts" "${answers[@]}" --model="$base"
+style() { # style NAME ROLE ANSWERS: against the teacher's answers
+  stage "$1: style" imitation_jax.evaluate --config=configs/eval/style.py --config.reference=$demo/teacher.jsonl \
+    --config.answers="$3" --config.name="$1" --config.role="$2" --workdir="$workdir"
+}
+
+if [ ! -d "$workdir/data" ]; then
+  stage "dialogues -> tfds" imitation_jax.prepare --config=configs/data/sharegpt.py --config.input=$demo/train.jsonl \
+    --output="$workdir/data"
+fi
+evaluate base base "$base"
 stage "fine-tuning" imitation_jax.train --config=configs/smollm2_135m.py:demo --config.data.path="$workdir/data" \
-  --config.model.init="$base" --workdir="$workdir"
-stage "student: facts" "${quiz[@]}" --model="orbax:$workdir"
-stage "student: answers to held-out prompts" "${answers[@]}" --model="orbax:$workdir"
+  --config.model.init="$base" --workdir="$workdir/student"
+evaluate student student "orbax:$workdir/student"
+style teacher-second-sample teacher $demo/teacher_second_sample.jsonl
+ln -sf student/metrics.jsonl "$workdir/metrics.jsonl"
+stage "report" imitation_jax.report --workdir="$workdir"
+printf '\n%s\ntotal after installation: %d s\n' "$summary" "$SECONDS"
+echo "report: $workdir/report/index.html"

@@ -168,7 +168,7 @@ class Engine:
                 fit = max(1, int(np.searchsorted(ends, len(fed), side="right")))
                 rows.append((fed, indices[:fit]))
                 indices, ends = indices[fit:], ends[fit:] - ends[fit - 1]
-        for batch, size, length in self._batches([len(fed) for fed, _ in rows]):
+        for batch, size, length in self._batches([len(fed) for fed, _ in rows], alike=True):
             tokens_BS = np.zeros((size, length), np.int32)
             asked_M = {
                 name: np.zeros(-(-size * length // score.CHUNK) * score.CHUNK, np.int32)
@@ -228,32 +228,38 @@ class Engine:
                 writers.append(writer)
             else:
                 results.put(index, Generation("", [], "length", 0.0))
-        for batch, size, slots in self._batches([len(writer.prompt) + writer.limit for writer in writers]):
+        # A step takes about as long for a few rows as for many, so that rows of all lengths are better than fewer rows.
+        lengths = [len(writer.prompt) + writer.limit for writer in writers]
+        for batch, size, slots in self._batches(lengths, alike=False):
             self._generate_batch([writers[number] for number in batch], size, slots, results)
         return results.values
 
     def _generate_batch(self, batch: list["_Writer"], size: int, slots: int, results: "_Results") -> None:
         """The last token of a prompt is left to the first step of `decode`, so that tokens are chosen in one place."""
-        prompt_BS = np.zeros((size, bucket(max(len(writer.prompt) for writer in batch) - 1)), np.int32)
-        most_stop_ids = max(len(writer.stop_ids) for writer in batch)
+        most_stop_ids = max(1, *(len(writer.stop_ids) for writer in batch))
         rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed")}
-        rows |= {"done": np.ones(size, bool), "temperature": np.zeros(size, np.float32)}
         rows |= {
+            "done": np.ones(size, bool),
+            "temperature": np.zeros(size, np.float32),
             "top_p": np.ones(size, np.float32),
-            "stop_ids": np.full((size, -(-max(1, most_stop_ids) // 8) * 8), generate.NOTHING, np.int32),
+            "stop_ids": np.full((size, -(-most_stop_ids // 8) * 8), generate.NOTHING, np.int32),
         }
         for row, writer in enumerate(batch):
-            prompt = writer.prompt
-            prompt_BS[row, : len(prompt) - 1] = prompt[:-1]
-            rows["token"][row], rows["position"][row] = prompt[-1], len(prompt) - 1
-            rows["last"][row] = len(prompt) + writer.limit - 2
+            rows["token"][row], rows["position"][row] = writer.prompt[-1], len(writer.prompt) - 1
+            rows["last"][row] = len(writer.prompt) + writer.limit - 2
             rows["done"][row] = False
             rows["temperature"][row], rows["top_p"][row] = writer.request.temperature, writer.request.top_p
             rows["seed"][row] = writer.request.seed & 0x7FFFFFFF
             rows["stop_ids"][row, : len(writer.stop_ids)] = sorted(writer.stop_ids)
         model = (self._family, self.config, self._params)
         with jax.set_mesh(self.mesh):
-            cache = generate.prefill(*model, prompt_BS, slots=slots, dtype=self._dtype)
+            cache = generate.empty_cache(*model[:2], rows=size, slots=slots, dtype=self._dtype)
+            for part, count, length in self._batches([len(writer.prompt) - 1 for writer in batch], alike=True):
+                tokens_BS, rows_B = np.zeros((count, length), np.int32), np.full(count, size, np.int32)
+                for i, row in enumerate(part):
+                    tokens_BS[i, : len(batch[row].prompt) - 1] = batch[row].prompt[:-1]
+                    rows_B[i] = row
+                cache = generate.prefill(*model, cache, tokens_BS, rows_B, dtype=self._dtype)
             while not rows["done"].all():
                 cache, *written = generate.decode(*model, cache, rows, dtype=self._dtype)
                 tokens_BC, logprobs_BC = (np.asarray(array) for array in written)
@@ -267,16 +273,25 @@ class Engine:
                 rows["token"] = tokens_BC[:, -1]
                 rows["position"] = rows["position"] + generate.CHUNK
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[list[int], int, int]]:
-        """(indices, rows, positions) of batches, longest sequences first: rows and positions are the static shape."""
+    def _batches(self, lengths: Sequence[int], *, alike: bool) -> Iterator[tuple[list[int], int, int]]:
+        """(indices, rows, positions) of batches, longest sequences first: rows and positions are the static shape.
+
+        A full batch has as many rows as the settings allow, another one a power of two of them. `alike` keeps work on
+        padding small: the power of two is one that sequences of at least half the length fill to three quarters.
+        """
         order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
         start = 0
         while start < len(order):
             length = bucket(lengths[order[start]])
             most = max(1, min(self._batch_size, self._max_tokens // length) // self._ways)
-            # A few sequences, or the last ones, take the next power of two and not a whole batch of empty rows.
-            needed = -(-(len(order) - start) // self._ways)
-            rows = min(most, 1 << (needed - 1).bit_length()) * self._ways
+            here = order[start : start + most * self._ways]
+            if alike:
+                here = here[: max(1, sum(2 * lengths[index] >= length for index in here))]
+            needed = -(-len(here) // self._ways)
+            rows = 1 << (needed - 1).bit_length()
+            if alike and 4 * needed < 3 * rows:
+                rows //= 2
+            rows = min(most, rows) * self._ways
             yield order[start : start + rows], rows, length
             start += rows
 

@@ -19,18 +19,36 @@ CHUNK = 16
 NOTHING = -1
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "slots", "dtype"))
+@functools.partial(jax.jit, static_argnames=("family", "config", "rows", "slots", "dtype"))
+def empty_cache(family: ModuleType, config: Any, *, rows: int, slots: int, dtype: Any) -> dict[str, jax.Array]:
+    """A cache that is born on the mesh."""
+    return family.init_cache(config, rows, slots, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")
 def prefill(
-    family: ModuleType, config: Any, params: Any, tokens_BS: jax.Array, *, slots: int, dtype: Any
+    family: ModuleType,
+    config: Any,
+    params: Any,
+    cache: dict[str, jax.Array],
+    tokens_BS: jax.Array,
+    rows_B: jax.Array,
+    *,
+    dtype: Any,
 ) -> dict[str, jax.Array]:
-    """A cache of `slots` slots with the keys and values of rows that begin at position 0, padded on the right."""
-    rows = tokens_BS.shape[0]
+    """The cache with sequences in the rows `rows_B`, from position 0 on.
+
+    Args:
+      family, config, params: the model, as in LoadedModel.
+      cache: given up to this call; may have more rows than there are sequences here.
+      tokens_BS: int32, padded on the right. What padding leaves in its slots is written over before any query sees it.
+      rows_B: int32; a row past the last is left out.
+      dtype: of the computation.
+    """
     positions_BS = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape)
-    empty = family.init_cache(config, rows, 0, dtype)
-    _, new = family.hidden_cached(config, params, tokens_BS, positions_BS, empty, dtype=dtype)
-    # What padding left in its slots is written over before any query sees it.
-    free = slots - tokens_BS.shape[1]
-    return {name: jnp.pad(array, ((0, 0), (0, 0), (0, 0), (0, free), (0, 0))) for name, array in new.items()}
+    nothing = family.init_cache(config, tokens_BS.shape[0], 0, dtype)
+    _, new = family.hidden_cached(config, params, tokens_BS, positions_BS, nothing, dtype=dtype)
+    return family.fill_cache(cache, new, rows_B)
 
 
 @functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")

@@ -1,7 +1,7 @@
 """Causal attention within segments, grouped-query heads.
 
-Legend: B rows, S queries, T keys, P cache slots, H query heads, N key/value heads, G = H / N queries a key head, K head size,
-R = B x N, M = G x S.
+Legend: B rows, S queries, T keys, P cache slots, H query heads, N key/value heads, G = H / N query heads a key head,
+K head size, R = B x N, M = G x S.
 """
 
 import jax

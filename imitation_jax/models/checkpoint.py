@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from imitation_jax.tokenizers.chat import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
 # Orbax tells its inner life at INFO, a screen a save.
@@ -26,16 +27,18 @@ class SavedModel:
     family: str
     config: dict[str, Any]
     tokenizer: Tokenizer
-    template: str
+    template: ChatTemplate
 
     def to_json(self) -> dict[str, Any]:
         files = {name: base64.b64encode(data).decode("ascii") for name, data in self.tokenizer.files().items()}
-        return {"family": self.family, "config": self.config, "tokenizer": files, "template": self.template}
+        template = {"source": self.template.source, "apart": self.template.apart}
+        return {"family": self.family, "config": self.config, "tokenizer": files, "template": template}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SavedModel":
         files = {name: base64.b64decode(text) for name, text in data["tokenizer"].items()}
-        return cls(data["family"], data["config"], Tokenizer.from_files(files), data["template"])
+        tokenizer = Tokenizer.from_files(files)
+        return cls(data["family"], data["config"], tokenizer, ChatTemplate(tokenizer=tokenizer, **data["template"]))
 
 
 def open_manager(workdir: str, *, keep: int | None = None, best: str = "", read_only: bool = False):

@@ -49,14 +49,15 @@ def open_tensors(folder: Path) -> Tensors:
 
     Raises:
       FileNotFoundError: no weights, or a shard that the index names is missing.
-      ValueError: a file that is cut off or no safetensors file.
+      ValueError: a file that is cut off or no safetensors file, or an index that names none.
     """
     index = folder / INDEX
     if index.is_file():
-        files = sorted(set(_read_json(index).get("weight_map", {}).values()))
-    else:
-        files = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not files:
+        weight_map = _read_json(index).get("weight_map")
+        if not weight_map:
+            raise ValueError(f"{index}: names no files (weight_map); fetch it again")
+        files = sorted(set(weight_map.values()))
+    elif not (files := sorted(path.name for path in folder.glob("*.safetensors"))):
         raise FileNotFoundError(f"{folder}: no *.safetensors files; convert other formats with transformers first")
     tensors = {}
     for file in files:

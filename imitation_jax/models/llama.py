@@ -235,7 +235,8 @@ def hidden_cached(
     """Final hidden states (B, S, D) of tokens that continue what `cache` holds, and their keys and values.
 
     The cache is only read: `extend_cache` writes what this returns. Each row is one sequence, padded on the right; a
-    token's slot is its position, and a row sees the slots before its first position. A cache without slots is the start.
+    token's slot is its position, and a row sees the slots before its first position. At the start of a sequence give a
+    cache without slots.
 
     Returns:
       The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
@@ -256,6 +257,15 @@ def extend_cache(cache: Cache, new: Cache, starts_B: jax.Array) -> Cache:
     slots_BS = starts_B[:, None] + jnp.arange(new["k"].shape[3])
     # Indices on both sides of a slice put the indexed dimensions first: (B, S, L, N, K).
     return {name: cache[name].at[:, rows_B1, :, slots_BS].set(new[name].transpose(1, 3, 0, 2, 4)) for name in cache}
+
+
+def fill_cache(cache: Cache, new: Cache, rows_B: jax.Array) -> Cache:
+    """The cache with what `hidden_cached` returned for whole sequences in the given rows, from slot 0 on.
+
+    A row past the last is left out.
+    """
+    slots = new["k"].shape[3]
+    return {name: cache[name].at[:, rows_B, :, :slots].set(new[name], mode="drop") for name in cache}
 
 
 def unembedding(params: Params) -> jax.Array:

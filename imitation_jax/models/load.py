@@ -68,7 +68,7 @@ def load_model(
         tokenizer = saved.tokenizer
         check_fit(tokenizer, config, source)
         params = checkpoint.read_params(where, abstract_params(family, config, mesh, param_dtype))
-        template = saved.template if template == "model" else template
+        chat = saved.template if template == "model" else load_template(template, tokenizer)
     else:
         path = Path(where).expanduser()
         if kind == "hf":
@@ -85,11 +85,12 @@ def load_model(
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         tokenizer = load_tokenizer(path)
+        chat = load_template(template, tokenizer)
         check_fit(tokenizer, config, source)
         name = path.stem if kind == "gguf" else path.resolve().name
         abstract = abstract_params(family, config, mesh, param_dtype)
         params = huggingface.load_params(family.HUGGINGFACE, abstract, tensors, str(path))
-    return LoadedModel(name, family, config, params, tokenizer, load_template(template, tokenizer))
+    return LoadedModel(name, family, config, params, tokenizer, chat)
 
 
 def check_fit(tokenizer: Tokenizer, config: Any, source: str) -> None:
@@ -132,4 +133,4 @@ def saved_model(model: LoadedModel) -> checkpoint.SavedModel:
     """What an Orbax checkpoint carries beside the weights."""
     family = next(name for name, module in FAMILIES.items() if module is model.family)
     config = model.family.config_to_hf(model.config)
-    return checkpoint.SavedModel(family, config, model.tokenizer, model.template.source)
+    return checkpoint.SavedModel(family, config, model.tokenizer, model.template)

@@ -45,6 +45,7 @@ class ChatTemplate:
 
     Attributes:
       source: the Jinja source.
+      apart: whether each assistant turn, and each text between two of them, is encoded on its own.
       end_marker: what the template writes right after an assistant's words to end the turn, such as "<|im_end|>".
       stop_ids: ids that end an assistant turn: EOS, and the end marker where it is a single token.
       fingerprint: hexadecimal digest of the source and of the way it is tokenised.
@@ -66,7 +67,7 @@ class ChatTemplate:
         self.where = where
         self.fingerprint = hashlib.sha256(f"apart={apart}\n{source}".encode()).hexdigest()
         self._tokenizer = tokenizer
-        self._apart = apart
+        self.apart = apart
         self._compile()
         self._lead, self.end_marker, self._tail = self._probe()
         ends = {tokenizer.eos_id, tokenizer.token_to_id(self.end_marker.strip())}
@@ -92,7 +93,7 @@ class ChatTemplate:
     def prompt_ids(self, messages: Messages) -> list[int]:
         """Ids of a dialogue up to where the assistant begins to speak. Raises ValueError as `render` does."""
         text = self.render(messages, add_generation_prompt=True)
-        if self._apart:
+        if self.apart:
             return self._encode(text, self._spans(messages, text))[0]
         return self._tokenizer.encode(text)
 
@@ -193,7 +194,7 @@ class ChatTemplate:
         """
         borders = sorted({border for span in spans for border in span})
         bos = self._tokenizer.special_tokens.get("bos_token")
-        if self._apart:
+        if self.apart:
             cuts = [*([len(bos)] if bos and text.startswith(bos) else []), *borders]
         else:
             cuts = []
@@ -209,7 +210,7 @@ class ChatTemplate:
         offsets: list[Span] = []
         for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
             # Turns of the lineage format are texts of their own, each with sentencepiece's space before it.
-            follows = start > 0 and not self._apart
+            follows = start > 0 and not self.apart
             more, places = self._tokenizer.encode_with_offsets(text[start:end], follows)
             ids += more
             offsets += [(start + a, start + b) for a, b in places]

@@ -143,7 +143,9 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     steps = range(first_step + 1, total_steps + 1)
     with MetricsWriter(folder, first_step) as writer:
         batch, stream_state, waited = next_batch() if steps else (None, None, 0.0)
-        for step in progress(steps, total=total_steps, initial=first_step, desc="training", unit="step"):
+        begin = time.monotonic()
+        bar = progress(steps, total=total_steps, initial=first_step, desc="training", unit="step", lines=False)
+        for step in bar:
             start = time.monotonic()
             learning_rate = float(schedule(step - 1))
             state, on_device = train_step(state, batch)
@@ -151,7 +153,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             if step < total_steps:  # fetched and sent while the device computes
                 batch, stream_state, next_waited = next_batch()
             metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
-            seconds = time.monotonic() - start + waited
+            seconds = time.monotonic() - start
             metrics |= {
                 "learning_rate": learning_rate,
                 "seconds": seconds,
@@ -164,8 +166,8 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             if skipped_in_a_row >= config.max_skipped:
                 checkpoints.close()
                 raise FloatingPointError(
-                    f"{folder}: the gradient was not finite in {skipped_in_a_row} steps in a row up to step {step}; "
-                    f"lower optimizer.learning_rate and start from checkpoint {checkpoints.latest_step()} in a new workdir"
+                    f"{folder}: no finite gradient in {skipped_in_a_row} steps in a row up to step {step}; lower "
+                    f"optimizer.learning_rate and start a new workdir from orbax:{workdir}@{checkpoints.latest_step()}"
                 )
             due = config.evaluate.every and step % config.evaluate.every == 0
             if due or (step == total_steps and config.data.validation):
@@ -178,7 +180,8 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             writer.write(step, metrics)
             last_metrics = metrics
             if step % config.log_every == 0 or step == total_steps:
-                logging.info(_log_line(step, total_steps, metrics))
+                left = (time.monotonic() - begin) / (step - first_step) * (total_steps - step)
+                logging.info("step %d/%d, %s, %.0f s left", step, total_steps, _facts(metrics), left)
             if step % config.checkpoint.every == 0 or step == total_steps or terminated():
                 writer.flush()
                 score = {best: metrics[best]} if best in metrics else None
@@ -193,8 +196,8 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     return True
 
 
-def _log_line(step: int, total_steps: int, metrics: dict[str, float]) -> str:
-    parts = [f"step {step}/{total_steps}", f"loss {metrics['loss']:.4f}"]
+def _facts(metrics: dict[str, float]) -> str:
+    parts = [f"loss {metrics['loss']:.4f}"]
     if "validation_loss" in metrics:
         parts.append(f"validation {metrics['validation_loss']:.4f}")
     parts += [

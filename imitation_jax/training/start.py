@@ -54,8 +54,7 @@ def saved_model(workdir: str, step: int) -> LoadedModel:
     """The model of a checkpoint, without its weights."""
     name, saved = checkpoint.read_model(f"{workdir}@{step}")
     family = load.FAMILIES[saved.family]
-    template = load_template(saved.template, saved.tokenizer)
-    return LoadedModel(name, family, family.config_from_hf(saved.config), None, saved.tokenizer, template)
+    return LoadedModel(name, family, family.config_from_hf(saved.config), None, saved.tokenizer, saved.template)
 
 
 def random_params(model: LoadedModel, sharding: Any, seed: int) -> Any:

@@ -18,8 +18,8 @@ NO_STOP = frozenset()
 @pytest.fixture(scope="module")
 def requests(model) -> list[GenerateRequest]:
     rng = np.random.default_rng(3)
-    prompts = [rng.integers(0, model.config.vocab_size, n).tolist() for n in (1, 2, 16, 17, 33, 40, 5, 28, 23, 9)]
-    return [GenerateRequest(prompt, 23 + i % 2, stop_ids=NO_STOP) for i, prompt in enumerate(prompts)]
+    prompts = [rng.integers(0, model.config.vocab_size, n).tolist() for n in (1, 33, 2, 40, 31, 9, 34, 41)]
+    return [GenerateRequest(prompt, 22 + i % 2, stop_ids=NO_STOP) for i, prompt in enumerate(prompts)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -98,8 +98,9 @@ def test_a_stop_id_ends_the_text_and_is_no_part_of_it(model, engine, requests, e
         ids = expected[3][0]
         stop = ids[at]
         first = ids.index(stop)
-        others = set(range(290, 310)) - set(ids[:first])
-        [generation] = engine.generate([dataclasses.replace(requests[3], stop_ids=frozenset({stop, *others}))])
+        others = set(range(290, 298)) - set(ids[:first])
+        request = dataclasses.replace(requests[3], stop_ids=frozenset({stop, *others}))
+        *_, generation = engine.generate([*requests[4:], request])
         assert (generation.ids, generation.finish_reason) == (ids[:first], "stop")
         assert generation.text == model.tokenizer.decode(ids[:first], skip_special_tokens=True)
 
@@ -113,17 +114,17 @@ def test_the_templates_stop_ids_are_the_default(model, one_device, requests, exp
 
 
 def test_a_stop_string_over_several_tokens_is_found_and_cut_off(model, engine, requests):
-    [free] = engine.generate([dataclasses.replace(requests[4], max_new_tokens=60)])
-    for start, length in ((0, 3), (13, 5), (14, 2), (30, 4)):  # 13..18 lies across the border of two chunks
+    request = dataclasses.replace(requests[4], max_new_tokens=32)
+    free = engine.generate([*requests[4:], request])[-1]
+    for start, length in ((0, 3), (13, 5), (14, 2), (22, 4)):  # 13 to 18 lies across the border of two chunks
         stop = free.text[start : start + length]
         at = free.text.index(stop)
-        request = dataclasses.replace(requests[4], max_new_tokens=60, stop=("\0never", stop))
-        generation, other = engine.generate([request, requests[5]])
+        *others, generation = engine.generate([*requests[4:], dataclasses.replace(request, stop=("\0never", stop))])
         assert (generation.text, generation.finish_reason) == (free.text[:at], "stop")
         assert generation.ids == free.ids[: len(generation.ids)]
         written = model.tokenizer.decode(generation.ids, skip_special_tokens=True)
         assert stop in written and stop not in model.tokenizer.decode(generation.ids[:-1], skip_special_tokens=True)
-        assert len(other.ids) == requests[5].max_new_tokens
+        assert [len(other.ids) for other in others] == [r.max_new_tokens for r in requests[4:]]
         [score] = engine.score([ScoreRequest(request.prompt, generation.ids)])
         assert generation.logprob == pytest.approx(score.logprob, abs=1e-3)
 
@@ -137,10 +138,11 @@ def test_the_device_stops_when_every_row_has(engine, requests, monkeypatch):
 
     decode = generate.decode
     monkeypatch.setattr(generate, "decode", count)
-    [free] = engine.generate([dataclasses.replace(requests[4], max_new_tokens=60)])
-    assert len(calls) == 4
+    long = [dataclasses.replace(requests[i], max_new_tokens=33) for i in (0, 2, 4)]
+    free = engine.generate(long)
+    assert len(calls) == 3
     calls.clear()
-    engine.generate([dataclasses.replace(requests[4], max_new_tokens=60, stop=(free.text[2:6],))])
+    engine.generate([dataclasses.replace(r, stop=(f.text[2:6],)) for r, f in zip(long, free, strict=True)])
     assert len(calls) == 1
 
 

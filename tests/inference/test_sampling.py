@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imitation_jax.inference.sampling import choose
+from imitation_jax.inference import sampling
+
+choose = jax.jit(sampling.choose)
 
 
 def draws(logits_V, count: int, temperature: float, top_p: float) -> np.ndarray:

@@ -60,11 +60,10 @@ def logits_of():
         positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
 
         @jax.jit
-        def forward(params):
-            x = model.family.hidden(model.config, params, tokens, positions, np.ones_like(tokens))
-            return model.family.logits(params, x)
+        def forward(params, tokens, positions, segments):
+            return model.family.logits(params, model.family.hidden(model.config, params, tokens, positions, segments))
 
-        return np.asarray(forward(model.params))
+        return np.asarray(forward(model.params, tokens, positions, np.ones_like(tokens)))
 
     return run
 
