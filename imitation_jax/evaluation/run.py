@@ -1,6 +1,7 @@
 """Evaluates models on a task: keeps results whose settings are the same, goes on where a killed run stopped."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from absl import logging
@@ -71,7 +72,7 @@ def evaluate(config: ConfigDict, models: Sequence[str], workdir: str) -> list[Re
 
 
 def identify(source: str) -> str:
-    """A digest of the names, sizes and times of a model's files: another one where the model may be another.
+    """A digest that is another one where the model may be another: of its files' names, sizes and times.
 
     Raises:
       FileNotFoundError, ValueError: no such model, or no such kind of source.
@@ -85,15 +86,13 @@ def identify(source: str) -> str:
         steps = [path.name for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.exists() else []
         if not steps or (step and step not in steps):
             raise FileNotFoundError(f"{checkpoints}: no checkpoint{f' of step {step}' if step else ''} there")
-        root = checkpoints / (step or max(steps, key=int))
-    else:
-        root = epath.Path(where).expanduser()
-        if not root.exists():
-            raise FileNotFoundError(f"{root}: no such file or folder")
+        # Orbax writes there when the step was committed, in nanoseconds.
+        return digest((checkpoints / (step or max(steps, key=int)) / "_CHECKPOINT_METADATA").read_text())
+    root = Path(where).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such file or folder")
     files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
-    # mtime in whole seconds: that is what every file system and bucket keeps
-    marks = [(path.name, path.stat().length, int(path.stat().mtime)) for path in files]
-    return digest([root.name, marks])
+    return digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
 
 
 def _evaluate(config: ConfigDict, items: list[dict], model: str | None, name: str, workdir: str) -> Result:

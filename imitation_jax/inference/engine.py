@@ -277,7 +277,7 @@ class Engine:
         """(indices, rows, positions) of batches, longest sequences first: rows and positions are the static shape.
 
         A full batch has as many rows as the settings allow, another one a power of two of them. `alike` keeps work on
-        padding small: the power of two is one that sequences of at least half the length fill to three quarters.
+        padding small: the power of two is one that sequences of half the length or more fill to three quarters.
         """
         order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
         start = 0
@@ -286,7 +286,7 @@ class Engine:
             most = max(1, min(self._batch_size, self._max_tokens // length) // self._ways)
             here = order[start : start + most * self._ways]
             if alike:
-                here = here[: max(1, sum(2 * lengths[index] >= length for index in here))]
+                here = here[: sum(2 * bucket(lengths[index]) >= length for index in here)]
             needed = -(-len(here) // self._ways)
             rows = 1 << (needed - 1).bit_length()
             if alike and 4 * needed < 3 * rows:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -67,17 +68,19 @@ def rms_norm(x_BSD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
     return (x32_BSD * scale_D).astype(x_BSD.dtype)
 
 
-def rope_frequencies(config: LlamaConfig) -> jax.Array:
+def rope_frequencies(config: LlamaConfig) -> np.ndarray:
     """(K / 2,) float32 radians a position (Su et al. 2021, arXiv 2104.09864), scaled as Llama 3 does where asked."""
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    freqs = 1.0 / config.rope_theta**exponents
+    # On the host, rounded where transformers rounds: a power in float32 inside a jitted function ends an ulp or more
+    # away, a difference that grows with the position.
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    freqs = 1 / (config.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
     scaling = config.rope_scaling
     if scaling is None:
         return freqs
     # Long wavelengths are stretched by `factor`, short ones kept, those between blended.
-    turns = scaling.original_max_position_embeddings * freqs / (2 * jnp.pi)
+    turns = scaling.original_max_position_embeddings * freqs / (2 * np.pi)
     keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    keep = jnp.clip(keep, 0.0, 1.0)
+    keep = np.clip(keep, 0.0, 1.0)
     return keep * freqs + (1 - keep) * freqs / scaling.factor
 
 

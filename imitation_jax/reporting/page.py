@@ -26,8 +26,11 @@ STANDS = {
 }
 
 
-def write_report(workdir: str) -> str:
-    """Writes the report and returns the path of its page.
+def write_report(workdir: str) -> tuple[str, str]:
+    """Writes the report.
+
+    Returns:
+      The path of its page, and its table and verdicts as text for a terminal.
 
     Raises:
       FileNotFoundError: no results in the workdir.
@@ -52,6 +55,7 @@ def write_report(workdir: str) -> str:
     if curve:
         figures.write_png(curve, folder / "loss.png")
 
+    verdicts = [verdict(student, bases[0]) for student in students] if bases else []
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -59,7 +63,7 @@ def write_report(workdir: str) -> str:
         title=root.resolve().name if "://" not in str(root) else root.name,
         models=models,
         rows=rows,
-        verdicts=[verdict(student, bases[0]) for student in students] if bases else [],
+        verdicts=verdicts,
         stands=STANDS,
         absent=[role for role, found in (("base", bases), ("student", students)) if not found],
         panels=drawn,
@@ -72,7 +76,8 @@ def write_report(workdir: str) -> str:
     )
     write_text(folder / "table.csv", table(models, rows))
     write_text(folder / "index.html", html)
-    return str(folder / "index.html")
+    text = "\n\n".join([text_table(models, rows), *(found.sentence for found in verdicts)])
+    return str(folder / "index.html"), text
 
 
 def svg(figure: figures.Figure) -> Markup:
@@ -102,6 +107,19 @@ def table(models: Sequence[Model], rows: Sequence[Row]) -> str:
             numbers = ["" if cell[key] is None else cell[key] for key in ("value", "stderr", "n")]
             writer.writerow([row.kind, row.task, row.metric, model.name, model.role, *numbers])
     return text.getvalue()
+
+
+def text_table(models: Sequence[Model], rows: Sequence[Row]) -> str:
+    """For a terminal: a line a measure, a column a model, value ± standard error."""
+    lines = [["", *(model.name for model in models)]]
+    for row in rows:
+        cells = [model.cell(row) for model in models]
+        errors = ["" if not cell or cell["stderr"] is None else f" ± {row.show(cell['stderr'])}" for cell in cells]
+        shown = [f"{row.show(cell['value'])}{error}" if cell else "-" for cell, error in zip(cells, errors, strict=True)]
+        lines.append([row.label, *shown])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    return "\n".join("  ".join(line) for line in padded)
 
 
 def other_numbers(models: Sequence[Model]) -> list[tuple[str, str, str, dict]]:

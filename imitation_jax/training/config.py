@@ -9,6 +9,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from imitation_jax.models.llama import REMAT_POLICIES
+from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.training.optimizer import make_optimizer, make_schedule
 
 # What may differ when a run goes on: where it computes, not what.
 MAY_CHANGE = frozenset({"mesh", "data.workers", "data.cache_dir"})
@@ -93,6 +95,14 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     """
     if not config.data.path:
         raise ValueError("data.path is empty; give --config.data.path=DIR_OR_JSONL")
+    at_least_1 = ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every", "max_skipped")
+    at_least_1 += ("data.seq_len", "checkpoint.every", "checkpoint.keep")
+    at_least_0 = ("seed", "steps", "data.workers", "optimizer.warmup_steps", "optimizer.warmup_fraction")
+    at_least_0 += ("evaluate.every", "evaluate.samples")
+    values = dict(_flat(config.to_dict()))
+    for key in at_least_1 + at_least_0:
+        if values[key] < (least := 1 if key in at_least_1 else 0):
+            raise ValueError(f"{key}={values[key]} must be {least} or more")
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if config.batch_size % (config.accumulation * rows):
         raise ValueError(
@@ -104,22 +114,22 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
         raise ValueError(f"data.seq_len={config.data.seq_len} is not a multiple of {ways} (mesh sequence)")
     if config.remat not in REMAT_POLICIES:
         raise ValueError(f"remat={config.remat!r} is none of {', '.join(REMAT_POLICIES)}")
-    for key in ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]} must be 1 or more")
+    compute_dtype(config.dtype)
+    make_optimizer(config.optimizer, make_schedule(config.optimizer, 1))
 
 
-def claim(folder: epath.Path, config: ConfigDict) -> None:
-    """Writes the run's `config.json`, or compares with the one that is there.
+def compare(folder: epath.Path, config: ConfigDict) -> None:
+    """Compares with the `config.json` of the run that the folder holds, if any.
 
     Raises:
       ValueError: the folder belongs to a run with another config; names the keys that differ.
-      OSError: the folder cannot be made.
+      OSError: it is no folder.
     """
     path = folder / "config.json"
-    ours = config.to_dict()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--workdir={folder}: is a file; name a folder")
     if path.exists():
-        there, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(ours))
+        there, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(config.to_dict()))
         differ = [
             f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
             for key in sorted((there.keys() | now.keys()) - MAY_CHANGE)
@@ -127,13 +137,16 @@ def claim(folder: epath.Path, config: ConfigDict) -> None:
         ]
         if differ:
             raise ValueError(f"{path}: belongs to a run with another config: {', '.join(differ)}; use a new --workdir")
+
+
+def claim(folder: epath.Path, config: ConfigDict) -> None:
+    """Writes `config.json` unless it is there: from here on the folder belongs to this run."""
+    if (folder / "config.json").exists():
         return
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--workdir={folder}: is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("config.json.tmp")
-    temporary.write_text(json.dumps(ours, indent=1) + "\n")
-    temporary.replace(path)
+    temporary = folder / "config.json.tmp"
+    temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    temporary.replace(folder / "config.json")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from imitation_jax.parallel.sharding import BATCH
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.progress import progress
 from imitation_jax.training.checkpoints import Checkpoints, abstract_state
-from imitation_jax.training.config import check, claim
+from imitation_jax.training.config import check, claim, compare
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 from imitation_jax.training.metrics import MetricsWriter
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
@@ -52,7 +52,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     mesh = make_mesh(config.mesh)
     jax.set_mesh(mesh)
     check(config, mesh)
-    claim(folder, config)
+    compare(folder, config)
     best = "validation_loss" if config.data.validation else ""
     checkpoints = Checkpoints(folder, config.checkpoint.keep, best)
     resume_step = checkpoints.latest_step()
@@ -140,6 +140,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         on_device = {k: jax.make_array_from_process_local_data(batch_sharding, v) for k, v in local.items()}
         return on_device, batches.get_state(), waited
 
+    claim(folder, config)  # not before: a first start that failed must not bind the workdir to its mistake
     steps = range(first_step + 1, total_steps + 1)
     with MetricsWriter(folder, first_step) as writer:
         batch, stream_state, waited = next_batch() if steps else (None, None, 0.0)

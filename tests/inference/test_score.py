@@ -19,7 +19,8 @@ def requests(model) -> list[ScoreRequest]:
     def ids(low, high):
         return rng.integers(0, model.config.vocab_size, rng.integers(low, high)).tolist()
 
-    return [ScoreRequest(ids(1, 30), ids(1, 20)) for _ in range(21)]
+    short = [ScoreRequest(ids(1, 9), ids(1, 9)) for _ in range(8)]
+    return short + [ScoreRequest(ids(14, 21), ids(5, 13)) for _ in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_order_does_not_matter_and_results_are_handed_on_as_they_come(engine, re
     assert [seen[i] for i in range(len(order))] == scores
 
 
-@pytest.mark.parametrize("spec", ["fsdp=2", "fsdp=8", "fsdp=4,tensor=2", "data=2,fsdp=2,sequence=2"])
+@pytest.mark.parametrize("spec", ["fsdp=2", "fsdp=4,tensor=2", "data=2,fsdp=2,sequence=2"])
 def test_every_mesh_gives_the_same_scores(model, requests, expected, spec):
     count = int(np.prod([int(part[-1]) for part in spec.split(",")]))
     engine = Engine(model, make_mesh(spec, jax.devices()[:count]), batch_size=8)
@@ -95,10 +96,10 @@ def test_greedy_is_what_the_model_would_write(model, engine):
 
 
 def test_choices_after_one_context_are_read_once(model, engine, shapes):
-    context = list(range(40))
+    context = list(range(20))
     choices = [ScoreRequest(context, [7, i]) for i in range(4)] + [ScoreRequest([*context, 7], [9])]
     assert_equal(engine.score(choices), [by_hand(model, choice) for choice in choices])
-    assert shapes == [(1, 48)]
+    assert shapes == [(1, 32)]
 
 
 def test_many_choices_after_a_short_context(model, engine, shapes):
@@ -106,7 +107,7 @@ def test_many_choices_after_a_short_context(model, engine, shapes):
     scores = engine.score(requests)
     np.testing.assert_allclose([s.logprob for s in scores[300:600]], [s.logprob for s in scores[:300]], atol=1e-5)
     assert_equal(scores[:20], [by_hand(model, request) for request in requests[:20]])
-    assert set(shapes) <= {(8, 16), (4, 16)}
+    assert set(shapes) == {(8, 16)}
 
 
 def test_empty_continuations_and_contexts(model, engine):
@@ -125,7 +126,7 @@ def test_an_empty_context_without_bos_and_eos_is_refused(model, one_device, byte
 
 
 def test_what_does_not_fit_is_refused_with_its_lengths(model, engine):
-    whole = ScoreRequest([1] * 100, [2] * 29)  # the last token is asked for, not read
+    whole = ScoreRequest([1] * 100, [2] * 29)  # the last token is asked for and not read
     assert_equal(engine.score([whole]), [by_hand(model, whole)])
     with pytest.raises(ValueError, match="request 1: a context of 100 tokens and a continuation of 30 .* 128 pos"):
         engine.score([whole, ScoreRequest([1] * 100, [2] * 30)])
@@ -134,9 +135,9 @@ def test_what_does_not_fit_is_refused_with_its_lengths(model, engine):
 
 
 def test_the_token_budget_bounds_a_batch(model, one_device, requests, expected, shapes):
-    engine = Engine(model, one_device, batch_size=16, max_tokens_per_batch=128)
+    engine = Engine(model, one_device, batch_size=16, max_tokens_per_batch=64)
     assert_equal(engine.score(requests), expected)
-    assert max(rows * length for rows, length in shapes) <= 128
+    assert max(rows * length for rows, length in shapes) <= 64
     assert len(set(shapes)) <= 4
 
 

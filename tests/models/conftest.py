@@ -1,6 +1,7 @@
 """Hugging Face folders of the tiny models, one-line refusals, logits."""
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def hf_folder(tmp_path):
     return write
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(family, config, params, tokens, positions, segments):
+    return family.logits(params, family.hidden(config, params, tokens, positions, segments))
+
+
 @pytest.fixture(scope="session")
 def logits_of():
     """`logits_of(model, [ids, ...])` is the float32 logits (B, S, V) of rows of one length."""
@@ -58,12 +64,8 @@ def logits_of():
     def run(model: LoadedModel, rows) -> np.ndarray:
         tokens = np.asarray(rows, np.int32)
         positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-
-        @jax.jit
-        def forward(params, tokens, positions, segments):
-            return model.family.logits(params, model.family.hidden(model.config, params, tokens, positions, segments))
-
-        return np.asarray(forward(model.params, tokens, positions, np.ones_like(tokens)))
+        segments = np.ones_like(tokens)
+        return np.asarray(_logits(model.family, model.config, model.params, tokens, positions, segments))
 
     return run
 

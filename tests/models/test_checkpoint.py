@@ -123,7 +123,8 @@ def test_a_deleted_file_is_one_line(saved, refused):
 
 def test_a_cut_file_is_one_line(saved, refused):
     step = saved[1] / "checkpoints/0"
-    largest = max((path for path in (step / "params").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    files = [path for path in (step / "params").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     with refused(ValueError, step, "params cannot be restored"):
         load_model(f"orbax:{saved[1]}")

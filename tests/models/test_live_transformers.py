@@ -59,7 +59,9 @@ def largest_difference(ours, theirs):
     return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_logits_of_the_gguf_file_and_of_what_is_exported(smollm2, smollm2_gguf, rows, logits_of, transformers_logits, tmp_path):
+def test_logits_of_the_gguf_file_and_of_what_is_exported(
+    smollm2, smollm2_gguf, rows, logits_of, transformers_logits, tmp_path
+):
     ours = [logits_of(smollm2, [row])[0] for row in rows]
     theirs = transformers_logits(smollm2_gguf, rows)
     print("largest difference to transformers:", largest_difference(ours, theirs))

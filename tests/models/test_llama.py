@@ -98,7 +98,8 @@ def test_a_mesh_that_does_not_divide_is_one_line(preset, mesh, parts, refused):
 
 
 @pytest.mark.parametrize(
-    ("preset", "millions"), [("smollm2_135m", 134.5), ("llama_7b", 6738.4), ("llama_13b", 13015.9), ("llama3_2_1b", 1235.8)]
+    ("preset", "millions"),
+    [("smollm2_135m", 134.5), ("llama_7b", 6738.4), ("llama_13b", 13015.9), ("llama3_2_1b", 1235.8)],
 )
 def test_presets_have_the_published_sizes(preset, millions):
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes(llama.PRESETS[preset])))

@@ -80,7 +80,8 @@ def style_config():
 
 
 def test_the_page_is_whole_and_alone(workdir):
-    path = write_report(str(workdir))
+    path, text = write_report(str(workdir))
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("Fact quiz")] == [["Fact", "quiz,"]] * 2
     text = open(path, encoding="utf-8").read()
     page = Page(text)
     assert "script" not in page.tags
@@ -112,12 +113,12 @@ def test_a_report_from_little(tmp_path):
     result = {"task": "facts", "model": "m", "metrics": {"accuracy": {"value": None, "stderr": None, "n": 0}}}
     write_result(epath.Path(tmp_path) / "eval/m/facts.json", result)
     (tmp_path / "eval/m/mmlu.samples.jsonl.partial").write_text("{}\n")
-    words = " ".join(Page(open(write_report(str(tmp_path)), encoding="utf-8").read()).words)
+    words = " ".join(Page(open(write_report(str(tmp_path))[0], encoding="utf-8").read()).words)
     assert "No model is marked as base" in words
     assert "No training curve" in words
     assert "m/mmlu" in words
 
 
 def test_the_same_files_give_the_same_page(workdir):
-    first = open(write_report(str(workdir)), "rb").read()
-    assert open(write_report(str(workdir)), "rb").read() == first
+    first = open(write_report(str(workdir))[0], "rb").read()
+    assert open(write_report(str(workdir))[0], "rb").read() == first

@@ -13,7 +13,10 @@ from imitation_jax.tokenizers.chat import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training import config as training
 
-STUDENT = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
+
+@pytest.fixture(scope="session")
+def student():
+    return dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +33,10 @@ def one_device():
 
 
 @pytest.fixture(scope="session")
-def params():
+def params(student):
     """Host arrays, normal with 0.1 where the model's own start has 0.02."""
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: llama.init(STUDENT, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: llama.init(student, jax.random.key(0)))
 
     def draw(path, leaf):
         drawn = random.normal(1, 0.1, leaf.shape) if "norm" in str(path[-1]) else random.normal(0, 0.1, leaf.shape)
@@ -71,7 +74,7 @@ def open_stream(dialogues, tiny_tokenizer, tmp_path_factory):
 
 @pytest.fixture
 def config(dialogues, tiny_tokenizer, tmp_path):
-    """Twelve steps of the preset "tiny" from random weights, one of the data's three epochs and a half."""
+    """Twelve steps of the preset "tiny" from random weights, in the third of four epochs at the end."""
     config = training.get_config()
     config.model.preset = "tiny"
     config.model.tokenizer = str(tiny_tokenizer)

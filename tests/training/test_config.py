@@ -1,0 +1,82 @@
+import json
+
+import jax
+import pytest
+from etils import epath
+
+from imitation_jax.parallel.mesh import make_mesh
+from imitation_jax.training import config as training
+from imitation_jax.training.config import check, claim, compare
+
+
+@pytest.fixture
+def mesh():
+    return make_mesh("fsdp=4,tensor=2")
+
+
+def test_defaults_pass_with_a_dataset(mesh, config):
+    check(config, mesh)
+    check(training.paper(config), mesh)
+
+
+def test_the_paper_s_training():
+    config = training.paper(training.get_config())
+    assert (config.batch_size, config.data.seq_len, config.epochs, config.model.template) == (32, 2048, 1, "lineage")
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("weight_magnitude", 2e-3, "constant")
+    assert (optimizer.warmup_steps, optimizer.warmup_fraction, optimizer.clip_norm) == (1000, 0.0, 1.0)
+    assert (optimizer.b1, optimizer.decay_exponent, optimizer.min_rms) == (0.9, 0.95, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("data.path", "", "data.path is empty; give --config.data.path"),
+        ("batch_size", 6, "batch_size=6 is not a multiple of accumulation=1 x 4 .mesh data x fsdp.; .* multiple of 4"),
+        ("batch_size", 0, "batch_size=0 must be 1 or more"),
+        ("accumulation", 0, "accumulation=0 must be 1 or more"),
+        ("accumulation", 3, "batch_size=8 is not a multiple of accumulation=3 x 4"),
+        ("checkpoint.every", 0, "checkpoint.every=0 must be 1 or more"),
+        ("checkpoint.keep", 0, "checkpoint.keep=0 must be 1 or more"),
+        ("data.seq_len", 0, "data.seq_len=0 must be 1 or more"),
+        ("steps", -1, "steps=-1 must be 0 or more"),
+        ("remat", "half", "remat='half' is none of full, dots, none"),
+        ("dtype", "float16", "dtype='float16' is none of auto, float32, bfloat16"),
+        ("optimizer.schedule", "step", "optimizer.schedule='step' is none of"),
+        ("optimizer.name", "sgd", "optimizer.name='sgd' is none of"),
+        ("optimizer.warmup_steps", 10, "warmup_steps and optimizer.warmup_fraction are both given"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_read(mesh, config, key, value, message):
+    config.data.path = config.data.path and "/nowhere"
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=message):
+        check(config, mesh)
+
+
+def test_a_sequence_axis_that_does_not_divide_the_rows(config):
+    config.data.seq_len = 66
+    with pytest.raises(ValueError, match="data.seq_len=66 is not a multiple of 4 .mesh sequence."):
+        check(config, make_mesh("fsdp=2,sequence=4", jax.devices()))
+
+
+def test_a_workdir_of_another_config_names_the_keys(tmp_path, config):
+    folder = epath.Path(tmp_path / "run")
+    compare(folder, config)
+    claim(folder, config)
+    assert json.loads((folder / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-2
+    compare(folder, config)
+    config.mesh, config.data.workers, config.data.cache_dir = "fsdp=2,tensor=4", 3, "/elsewhere"
+    compare(folder, config)  # where it computes may change
+    config.optimizer.learning_rate, config.batch_size = 0.5, 16
+    with pytest.raises(ValueError) as error:
+        compare(folder, config)
+    text = str(error.value)
+    assert "batch_size (8 there, 16 now), optimizer.learning_rate (0.01 there, 0.5 now); use a new --workdir" in text
+    assert "mesh" not in text and "workers" not in text and "cache_dir" not in text
+
+
+def test_a_workdir_that_is_a_file(tmp_path, config):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file; name a folder"):
+        compare(epath.Path(tmp_path / "run"), config)
