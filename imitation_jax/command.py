@@ -4,12 +4,15 @@ import logging as std_logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
+BUCKET_SECONDS = 15
 PREEMPTED = 75  # EX_TEMPFAIL: checkpointed after SIGTERM, start me again
 
 DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
@@ -69,6 +72,7 @@ def run(main: Callable[[], int | None]) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         try:
+            _reach_buckets()
             sys.exit(main())
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -102,6 +106,42 @@ def _explained(error: Exception, argv: list[str]) -> Exception:
             flag = next((arg for arg in argv if arg.startswith(("--config", "-config"))), "--config")
             explained = f"{flag}: cannot be read ({type(error).__name__}: {error}); --debug shows where"
     return ValueError(explained).with_traceback(error.__traceback__)
+
+
+def _reach_buckets() -> None:
+    """Looks once at every bucket that a flag or config key names: what hangs for minutes later fails here.
+
+    Raises:
+      TimeoutError, ImportError, OSError: the bucket does not answer, or cannot be asked.
+    """
+    config = flags.FLAGS.config if "config" in flags.FLAGS else None
+    named = [flags.FLAGS[name].value for name in _own_flags if name != "config"]
+    named += _strings(config.to_dict()) if config else []
+    buckets = {"/".join(path.split("/")[:3]) for path in named if isinstance(path, str) and path.startswith("gs://")}
+    for bucket in sorted(buckets):
+        answer: list[Exception | None] = []
+
+        def ask(bucket: str = bucket, answer: list = answer) -> None:
+            try:
+                epath.Path(bucket).exists()
+                answer.append(None)
+            except Exception as error:
+                answer.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(BUCKET_SECONDS)
+        if not answer:
+            raise TimeoutError(f"{bucket}: no answer within {BUCKET_SECONDS} s; check the network and the credentials")
+        if isinstance(answer[0], ImportError):
+            raise OSError(f"{bucket}: gs:// paths need gcsfs; pip install 'imitation_jax[tpu]'")
+        if answer[0]:
+            raise OSError(f"{bucket}: cannot be reached ({answer[0]}); check its name, the network and the credentials")
+
+
+def _strings(tree: dict) -> list[str]:
+    values = [value for value in tree.values() if isinstance(value, str)]
+    return values + [text for value in tree.values() if isinstance(value, dict) for text in _strings(value)]
 
 
 def _fail(error: Exception, debug: bool) -> None:

@@ -70,8 +70,8 @@ def rms_norm(x_BSD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
 
 def rope_frequencies(config: LlamaConfig) -> np.ndarray:
     """(K / 2,) float32 radians a position (Su et al. 2021, arXiv 2104.09864), scaled as Llama 3 does where asked."""
-    # On the host, rounded where transformers rounds: a power in float32 inside a jitted function ends an ulp or more
-    # away, a difference that grows with the position.
+    # On the host, rounded where transformers rounds: inside a jitted function a third of them end an ulp away, and what
+    # that turns a head by grows with the position.
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     freqs = 1 / (config.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
     scaling = config.rope_scaling

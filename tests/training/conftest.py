@@ -19,6 +19,17 @@ def student():
     return dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs that are started twice compile once."""
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+
+
 @pytest.fixture(autouse=True)
 def mesh_ends_with_the_test():
     """A run sets the process's mesh; the next test must not find it."""

@@ -25,7 +25,7 @@ def state_on(mesh, seed=0):
 
 def abstract(state, mesh):
     def leaf(x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P("fsdp", "tensor")[: x.ndim]))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P(*("fsdp", "tensor")[: x.ndim])))
 
     return jax.tree.map(leaf, state)
 
