@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from etils import epath
@@ -33,12 +34,6 @@ def define_string(name: str, default: str | None, text: str, required: bool = Fa
     """A string flag that --help lists."""
     _own_flags.insert(-1, name)
     return flags.DEFINE_string(name, default, text, required=required)
-
-
-def define_boolean(name: str, default: bool, text: str) -> flags.FlagHolder:
-    """A yes/no flag that --help lists."""
-    _own_flags.insert(-1, name)
-    return flags.DEFINE_boolean(name, default, text)
 
 
 def cache_dir() -> Path:
@@ -71,6 +66,8 @@ def run(main: Callable[[], int | None]) -> None:
         del argv
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        if not DEBUG.value:
+            sys.unraisablehook = _of_main_thread
         try:
             _reach_buckets()
             sys.exit(main())
@@ -117,7 +114,7 @@ def _reach_buckets() -> None:
     config = flags.FLAGS.config if "config" in flags.FLAGS else None
     named = [flags.FLAGS[name].value for name in _own_flags if name != "config"]
     named += _strings(config.to_dict()) if config else []
-    buckets = {"/".join(path.split("/")[:3]) for path in named if isinstance(path, str) and path.startswith("gs://")}
+    buckets = {bucket for text in named if isinstance(text, str) for bucket in re.findall(r"gs://[^/,]+", text)}
     for bucket in sorted(buckets):
         answer: list[Exception | None] = []
 
@@ -142,6 +139,12 @@ def _reach_buckets() -> None:
 def _strings(tree: dict) -> list[str]:
     values = [value for value in tree.values() if isinstance(value, str)]
     return values + [text for value in tree.values() if isinstance(value, dict) for text in _strings(value)]
+
+
+def _of_main_thread(unraisable: Any) -> None:
+    # When a write fails, TensorStore's threads print a traceback for each other one that was under way.
+    if threading.current_thread() is threading.main_thread():
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: Exception, debug: bool) -> None:

@@ -22,7 +22,7 @@ def main() -> int:
 
     start(command.cache_dir())
     models = [model.strip() for model in MODEL.value.split(",") if model.strip()]
-    print(run.table(run.evaluate(CONFIG.value, models, WORKDIR.value)))
+    print(run.table(run.evaluate(CONFIG.value, models, WORKDIR.value, command.cache_dir() / "samples")))
     return 0
 
 

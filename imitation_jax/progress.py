@@ -1,8 +1,9 @@
 """How long work shows that it moves: a bar on a terminal, plain log lines elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from absl import logging
@@ -33,21 +34,34 @@ def progress(
     """
     if total is None and hasattr(items, "__len__"):
         total = len(items) + initial
+    with ticks(total=total, initial=initial, desc=desc, unit=unit, lines=lines) as tick:
+        for item in items:
+            yield item
+            tick()
+
+
+@contextlib.contextmanager
+def ticks(
+    *, total: int | None = None, initial: int = 0, desc: str = "", unit: str = "item", lines: bool = True
+) -> Iterator[Callable[[], object]]:
+    """`progress` for work that calls back: gives a function to call after each item."""
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, initial=initial, desc=desc, unit=unit, dynamic_ncols=True)
-        return
-    if not lines:
-        yield from items
+        with tqdm(total=total, initial=initial, desc=desc, unit=unit, dynamic_ncols=True) as bar:
+            yield bar.update
         return
     start = last = time.monotonic()
     done = initial
-    for done, item in enumerate(items, initial + 1):
-        yield item
+
+    def tick() -> None:
+        nonlocal done, last
+        done += 1
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
+        if lines and now - last >= SECONDS_BETWEEN_LINES:
             last = now
             rate = (done - initial) / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total else ""
             logging.info("%s: %d%s %ss, %.3g/s%s", desc, done, f"/{total}" if total else "", unit, rate, left)
-    if time.monotonic() - start >= SECONDS_BETWEEN_LINES:
+
+    yield tick
+    if lines and time.monotonic() - start >= SECONDS_BETWEEN_LINES:
         logging.info("%s: %d %ss in %.0f s", desc, done, unit, time.monotonic() - start)

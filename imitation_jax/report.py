@@ -11,7 +11,12 @@ WORKDIR = command.define_string("workdir", None, "Folder of a run, local or gs:/
 
 
 def main() -> int:
-    from imitation_jax.reporting import page
+    try:
+        from imitation_jax.reporting import page
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise OSError("the figures need matplotlib; pip install 'imitation_jax[demo]'") from None
 
     path, text = page.write_report(WORKDIR.value)
     print(f"{text}\n\nreport: {path}")

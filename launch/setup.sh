@@ -7,12 +7,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fail() { echo "error: $*" >&2; exit 1; }
 
 suits() { # does this interpreter run, and is it one of ours?
-  "$1" -c 'import sys, venv; sys.exit(not (sys.implementation.name == "cpython" and (3, 11) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null
+  "$1" -c 'import ensurepip, sys, sysconfig, venv
+known = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info[:2] <= (3, 13)
+sys.exit(not known or bool(sysconfig.get_config_var("Py_GIL_DISABLED")))' 2>/dev/null
 }
 
 find_python() {
   local version candidate
   for version in 3.13 3.12 3.11; do
+    # A pyenv shim stands on the PATH for versions that it cannot run, so its folders are looked at too.
     for candidate in "$(command -v python$version || true)" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
       if [ -n "$candidate" ] && suits "$candidate"; then echo "$candidate"; return; fi
     done
@@ -36,7 +39,9 @@ install_project() { # install_project EXTRAS
     if [ "$(cat "$venv/installed-$extra" 2>/dev/null)" != "$stamp" ]; then
       echo "installing imitation_jax[$extra] into $venv with $interpreter" >&2
       if [ "$(cat "$venv/interpreter" 2>/dev/null)" != "$interpreter" ]; then
-        rm -rf "$venv"
+        # Only what this script made, which carries that file, is ever removed.
+        if [ -e "$venv/interpreter" ]; then rm -rf "$venv"; fi
+        [ ! -e "$venv" ] || fail "$venv is there but was not made by this script; name another folder in IMITATION_VENV"
         "$interpreter" -m venv "$venv" || fail "$interpreter cannot make $venv (Debian: install python3-venv)"
         echo "$interpreter" >"$venv/interpreter"
       fi

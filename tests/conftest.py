@@ -110,3 +110,22 @@ def command(tmp_path_factory):
 
     run.start = start
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory, tiny_tokenizer) -> Path:
+    """A --config file of the preset "tiny" from random weights; give it --config.data.path."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(
+        "from imitation_jax.training import config as training\n\n\n"
+        "def get_config():\n"
+        "    config = training.get_config()\n"
+        "    config.model.preset = 'tiny'\n"
+        f"    config.model.tokenizer = {str(tiny_tokenizer)!r}\n"
+        "    config.data.seq_len = 64\n"
+        "    config.batch_size = 4\n"
+        "    config.evaluate.every = 0\n"
+        "    config.optimizer.learning_rate = 1e-2\n"
+        "    return config\n"
+    )
+    return path

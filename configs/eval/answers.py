@@ -8,22 +8,14 @@ Greedy by default, as the paper leaves decoding open and a greedy answer is the 
 sampling is --config.temperature=0.7 --config.top_p=0.95. A killed run goes on where it was.
 """
 
-from ml_collections import ConfigDict
+from imitation_jax.evaluation import config as evaluation
 
 
-def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.task = "answers"
-    config.name = ""  # folder under eval/ and "generator" of the answers; the model's own name where empty
-    config.role = ""  # base, student or teacher: which column of the report
+def get_config():
+    config = evaluation.of_model("answers")
     config.prompts = ""
     config.max_new_tokens = 256
     config.temperature = 0.0
     config.top_p = 1.0
     config.seed = 0
-    config.template = "model"  # the chat template: the model's own, "lineage", or a .jinja file
-    config.limit = 0  # 0 for all
-    config.batch_size = 16
-    config.compute_dtype = "float32"
-    config.mesh = "fsdp=-1"
     return config

@@ -8,19 +8,11 @@ Expected on the first 300 questions of ARC-Easy: SmolLM2-135M-Instruct (Q4_1) 0.
 by byte, standard error 0.029, guessing 0.25.
 """
 
-from ml_collections import ConfigDict
+from imitation_jax.evaluation import config as evaluation
 
 
-def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.task = "facts"
-    config.name = ""  # folder under eval/; the model's own name where empty
-    config.role = ""  # base, student or teacher: which column of the report
+def get_config():
+    config = evaluation.of_model("facts")
     config.data = ""
     config.chat = False  # ask in the model's chat template
-    config.template = "model"  # the chat template: the model's own, "lineage", or a .jinja file
-    config.limit = 0  # 0 for all
-    config.batch_size = 16
-    config.compute_dtype = "float32"
-    config.mesh = "fsdp=-1"
     return config

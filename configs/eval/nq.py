@@ -9,26 +9,18 @@ Expected exact match on the 3,610 questions, three shots (Table 1 of the paper):
 0.31; standard error 0.007.
 """
 
-from ml_collections import ConfigDict
+from imitation_jax.evaluation import config as evaluation
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    config = ConfigDict()
-    config.task = "nq"
-    config.name = ""  # folder under eval/; the model's own name where empty
-    config.role = ""  # base, student or teacher: which column of the report
+def get_config(variant: str = ""):
+    config = evaluation.of_model("nq")
     config.data = ""
     config.shots_data = ""
     config.shots = 3
     config.stops = "newline"  # or "lm_eval": newline, full stop, comma
     config.max_new_tokens = 32
     config.chat = False  # ask in the model's chat template
-    config.template = "model"  # the chat template: the model's own, "lineage", or a .jinja file
     config.seed = 0  # which examples are drawn
-    config.limit = 0  # 0 for all
-    config.batch_size = 16
-    config.compute_dtype = "float32"
-    config.mesh = "fsdp=-1"
     if variant == "zero_shot":
         config.shots = 0
     elif variant == "lm_eval":

@@ -8,15 +8,11 @@ Rows are matched by id, else by instruction. The ceiling is a second sample of t
 ChatGPT-0613 .94 / .64 / .497 / .80, Vicuna-13B .86 / .45 / .448 / .72, Alpaca-7B .22 / .01 / .352 / .60.
 """
 
-from ml_collections import ConfigDict
+from imitation_jax.evaluation import config as evaluation
 
 
-def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.task = "style"
-    config.name = ""  # folder under eval/; the answers' "generator" where empty
-    config.role = ""  # base, student or teacher: which column of the report
+def get_config():
+    config = evaluation.get_config("style")
     config.answers = ""
     config.reference = ""
-    config.limit = 0  # 0 for all pairs
     return config

@@ -22,7 +22,7 @@ def prepare(config: ConfigDict, output: str) -> dict:
     """Reads `config.input`, sets aside what cannot be trained on, writes `output`, and returns its card.
 
     Every row of the input is in dialogues.jsonl or in rejected.jsonl. The folder appears when it is whole: what a
-    killed run left lies in `output`.tmp, and the next run clears it.
+    killed run left, or one that kept no dialogue, lies in `output`.tmp, and the next run clears it.
 
     Args:
       config: `input` (comma-separated paths or patterns) and `max_row_bytes`.
@@ -44,13 +44,13 @@ def prepare(config: ConfigDict, output: str) -> dict:
     card = _write_dialogues(sharegpt.read(paths, config.max_row_bytes), part)
     card = {"input": paths} | card
     if not card["dialogues"]:
-        shutil.rmtree(part)
         if not card["rows"]:
+            shutil.rmtree(part)
             raise ValueError(f"no row in {config.input}: it is empty")
         reason, count = next(iter(card["reasons"].items()))
         raise ValueError(
             f"no dialogue left of {config.input}: all {card['rows']} rows were rejected, {count} of them because of: "
-            f"{reason}"
+            f"{reason} (see {part / 'rejected.jsonl'})"
         )
     (part / "card" / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

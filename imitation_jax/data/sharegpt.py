@@ -17,6 +17,7 @@ ROLES = {
     "system": "system",
 }
 TURNS = ("conversations", "items", "messages")
+OWN_KEYS = ("id", "source", "messages", "leading_turn_dropped")  # a row's own would overwrite what is made here
 
 
 def read(paths: Iterable[str], max_bytes: int = rows.MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
@@ -57,7 +58,7 @@ def _dialogue(where: str, row: dict) -> dict:
     if _role(messages[first] if len(messages) > first else None) == "assistant":
         del messages[first]
         dialogue["leading_turn_dropped"] = True
-    return dialogue | {name: value for name, value in row.items() if name not in (key, "id", "source")}
+    return dialogue | {name: value for name, value in row.items() if name not in (key, *OWN_KEYS)}
 
 
 def _message(turn) -> dict:

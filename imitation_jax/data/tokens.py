@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from imitation_jax.progress import progress
 
 FORMAT = 1  # goes up when the same inputs would give other arrays
 DIALOGUES_A_TASK = 32
-DOWNLOAD = "download"
 
 
 class Tokens:
@@ -109,8 +109,18 @@ def read(path: str) -> Iterator[tuple[str, dict | Rejected]]:
     return _read(_source(path))
 
 
-def _read(source: epath.Path) -> Iterator[tuple[str, dict | Rejected]]:
-    return builder.read(source) if source.is_dir() else dialogues.read(source)
+def _read(source: epath.Path, scratch: Path | None = None) -> Iterator[tuple[str, dict | Rejected]]:
+    """See `read`; a bucket's tfds folder is copied into `scratch`, else the temporary folder, for the time."""
+    if not source.is_dir():
+        yield from dialogues.read(source)
+    elif "://" not in str(source):
+        yield from builder.read(source)
+    else:
+        # ArrayRecord opens local files only.
+        with tempfile.TemporaryDirectory(dir=scratch) as local:
+            for file in source.iterdir():
+                file.copy(epath.Path(local) / file.name)
+            yield from builder.read(local)
 
 
 def _source(path: str) -> epath.Path:
@@ -139,8 +149,7 @@ def _content(source: epath.Path) -> str:
 def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
     offset, offsets, loss_tokens = 0, [0], 0
     reasons = collections.Counter()
-    rows_read = _read(_on_disk(source, folder) if source.is_dir() else source)
-    done = _tokenised(progress(rows_read, desc="tokenising", unit="dialogue"), template, workers)
+    done = _tokenised(progress(_read(source, folder), desc="tokenising", unit="dialogue"), template, workers)
     with (
         open(folder / "ids.bin", "wb") as ids_file,
         open(folder / "mask.bin", "wb") as mask_file,
@@ -161,18 +170,6 @@ def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
     meta = {"dialogues": len(offsets) - 1, "tokens": offset, "loss_tokens": loss_tokens}
     meta |= {"rejected": reasons.total(), "reasons": dict(reasons.most_common())}
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
-    shutil.rmtree(folder / DOWNLOAD, ignore_errors=True)
-
-
-def _on_disk(source: epath.Path, folder: Path) -> epath.Path:
-    """A tfds folder that can be read: ArrayRecord opens local files only, so a bucket's are copied for the time."""
-    if "://" not in str(source):
-        return source
-    local = epath.Path(folder) / DOWNLOAD
-    local.mkdir()
-    for file in source.iterdir():
-        file.copy(local / file.name)
-    return local
 
 
 def _tokenised(read: Iterable, template, workers: int) -> Iterator:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.choices import score_choices
-from imitation_jax.evaluation.prompts import encode_choices, with_shots_that_fit
+from imitation_jax.evaluation.prompts import cut_to_fit, encode_choices
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_rows, unique_ids
 from imitation_jax.inference.engine import Engine
@@ -56,11 +56,8 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
     limit = engine.config.max_position_embeddings
 
     def encoded(item: dict) -> tuple[Sample, list]:
-        def encode(_):
-            return encode_choices(engine, item["prompt"], item["choices"], config.chat)
-
-        pairs, cut = with_shots_that_fit([], encode, limit)
-        return {**item, "cut": cut < 0}, pairs
+        pairs, cut = cut_to_fit(encode_choices(engine, item["prompt"], item["choices"], config.chat), limit)
+        return {**item, "cut": cut}, pairs
 
     score_choices(engine, (encoded(item) for item in items), on_sample)
 

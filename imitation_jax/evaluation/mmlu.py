@@ -17,6 +17,7 @@ from imitation_jax.evaluation.choices import score_choices
 from imitation_jax.evaluation.prompts import encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.inference.engine import Engine
+from imitation_jax.progress import progress
 
 LETTERS = ("A", "B", "C", "D")
 COLUMNS = ("question", "choice0", "choice1", "choice2", "choice3", "answer")
@@ -114,7 +115,8 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
         sample = {"id": item["id"], "subject": item["subject"], "prompt": text, "choices": list(LETTERS)}
         return {**sample, "gold": item["gold"], "shots": shots}, pairs
 
-    score_choices(engine, (encoded(item) for item in items), on_sample)
+    asked = progress(items, desc="tokenising", unit="question")
+    score_choices(engine, (encoded(item) for item in asked), on_sample)
 
 
 def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:

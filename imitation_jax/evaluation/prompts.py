@@ -35,11 +35,6 @@ def encode_pairs(tokenizer: Tokenizer, context: str, continuations: Sequence[str
     return pairs
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
-    """`encode_pairs` for one continuation."""
-    return encode_pairs(tokenizer, context, [continuation])[0]
-
-
 def encode_choices(engine: Engine, context: str, choices: Sequence[str], chat: bool) -> list[Pair]:
     """(context ids, choice ids) of every choice.
 
@@ -77,7 +72,15 @@ def with_shots_that_fit(
         pairs = encode(shots[:count])
         if max(len(context) + len(rest) for context, rest in pairs) <= limit:
             return pairs, count
-    room = limit - max(len(rest) for _, rest in pairs)
+    return cut_to_fit(pairs, limit)[0], -1
+
+
+def cut_to_fit(pairs: list[Pair], limit: int) -> tuple[list[Pair], bool]:
+    """Cuts off the first tokens of the pairs' common context until the longest pair has at most `limit` tokens.
+
+    Returns:
+      The pairs, and whether anything was cut.
+    """
     context = pairs[0][0]
-    cut = context[max(0, len(context) - room) :]
-    return [(cut, rest) for _, rest in pairs], -1
+    too_many = len(context) + max(len(rest) for _, rest in pairs) - limit
+    return ([(context[too_many:], rest) for _, rest in pairs], True) if too_many > 0 else (pairs, False)

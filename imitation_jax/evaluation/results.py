@@ -1,16 +1,15 @@
 """Result files: `eval/<model>/<task>.json`, one sample a line beside it, and how far an interrupted task had come.
 
-A task appends every sample to `<task>.samples.jsonl.partial` as it gets ready. The first line of that file is the
-digest of the settings, so a start with the same settings goes on where the last one was killed, and a start with
-others begins anew.
+A task appends every sample to `<task>.samples.jsonl.<digest of the settings>.partial` as it gets ready, so a start with
+the same settings goes on where the last one was killed, and a start with others leaves that work alone.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
-import tempfile
 import time
 from collections.abc import Iterable
 from importlib import metadata
@@ -94,55 +93,58 @@ def read_result(path: epath.Path) -> Result | None:
 
 
 class Samples:
-    """The samples of one task on one model, on disk as they come.
+    """The samples of one task on one model, on disk as they come. `with` closes the file, and so gives its lock back.
 
     `rows` holds those that an earlier start with the same settings had finished, by id. `seconds` counts the time of
     all starts up to the last sample that each of them finished.
     """
 
-    def __init__(self, final: epath.Path, fingerprint: str):
+    def __init__(self, final: epath.Path, fingerprint: str, cache_dir: Path):
         """Args:
-        final: where the task's samples end up; while they come they lie in `<final>.partial`, or in the temporary
-          folder where `final` is in a bucket (which cannot be appended to).
-        fingerprint: digest of all settings that change a sample.
+          final: where the task's samples end up; while they come they lie beside it in `<final>.*.partial`.
+          fingerprint: digest of all settings that change a sample.
+          cache_dir: local folder of the partial file where `final` is in a bucket, which cannot be appended to.
+
+        Raises:
+          BlockingIOError: another process is at the same task with the same settings.
         """
         self.final = final
         self.rows: dict[str, Sample] = {}
         if "://" in str(final):
-            self.partial = Path(tempfile.gettempdir()) / "imitation_jax" / f"{digest(str(final))}.partial"
+            self.partial = cache_dir / f"{digest(str(final))}.{fingerprint}.partial"
         else:
-            self.partial = Path(f"{final}.partial")
+            self.partial = Path(f"{final}.{fingerprint}.partial")
         self.partial.parent.mkdir(parents=True, exist_ok=True)
-        self._before, whole = self._read_back(fingerprint)
-        if self.partial.exists():
-            os.truncate(self.partial, whole)
         self._file: TextIO = open(self.partial, "a", encoding="utf-8", newline="\n")
-        if not whole:
-            self._line({"settings": fingerprint})
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel gives it back however this process ends
+        except BlockingIOError:
+            raise BlockingIOError(f"{self.partial}: another evaluate is at it; wait for its end, or stop it") from None
+        self._before, whole = self._read_back()
+        os.truncate(self.partial, whole)
         self._start = time.monotonic()
 
-    def _read_back(self, fingerprint: str) -> tuple[float, int]:
+    def __enter__(self) -> "Samples":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _read_back(self) -> tuple[float, int]:
         """Fills `rows`; returns the seconds spent on them and the length in bytes of what is whole."""
-        if not self.partial.exists():
-            return 0.0, 0
         seconds, whole = 0.0, 0
         with open(self.partial, "rb") as file:
-            for number, text in enumerate(file):
+            for text in file:
                 try:
                     row = json.loads(text) if text.endswith(b"\n") else None
                 except ValueError:
                     row = None
-                if row is None or (number == 0 and row.get("settings") != fingerprint):
+                if row is None:
                     break
                 whole += len(text)
-                if number:
-                    self.rows[row["sample"]["id"]] = row["sample"]
-                    seconds = row["seconds"]
+                self.rows[row["sample"]["id"]] = row["sample"]
+                seconds = row["seconds"]
         return seconds, whole
-
-    def _line(self, row: dict[str, Any]) -> None:
-        self._file.write(line(row))
-        self._file.flush()
 
     @property
     def seconds(self) -> float:
@@ -152,11 +154,11 @@ class Samples:
     def append(self, sample: Sample) -> None:
         """Keeps `sample` (its "id" is new) in memory and on disk."""
         self.rows[sample["id"]] = sample
-        self._line({"sample": sample, "seconds": round(self.seconds, 3)})
+        self._file.write(line({"sample": sample, "seconds": round(self.seconds, 3)}))
+        self._file.flush()
 
     def finish(self, ids: Iterable[str]) -> list[Sample]:
         """Writes the final file, in the order of `ids`, and returns its rows. `discard` ends the partial file."""
-        self._file.close()
         rows = [self.rows[key] for key in ids]
         write_lines(self.final, rows)
         return rows

@@ -21,9 +21,9 @@ from imitation_jax.evaluation.results import (
     write_result,
 )
 from imitation_jax.inference.engine import Engine
-from imitation_jax.models.load import load_model
+from imitation_jax.models.load import identify, load_model
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.progress import progress
+from imitation_jax.progress import ticks
 
 TASKS: dict[str, ModuleType] = {
     "mmlu": mmlu,
@@ -37,13 +37,15 @@ ROLES = ("", "base", "student", "teacher")
 NOT_SETTINGS = ("name", "role", "batch_size", "mesh")
 
 
-def evaluate(config: ConfigDict, models: Sequence[str], workdir: str) -> list[Result]:
+def evaluate(config: ConfigDict, models: Sequence[str], workdir: str, cache_dir: Path) -> list[Result]:
     """Runs `config.task` on every model and writes `eval/<model>/<task>.json` and its samples under `workdir`.
 
     Args:
       config: from `configs/eval/`; `config.name` files the results under another name than the model's own, and
         `config.role` ("base", "student" or "teacher") is what the report calls the model.
       models: `hf:`, `gguf:` or `orbax:` sources; none for style.
+      workdir: local or in a bucket.
+      cache_dir: local folder; an unfinished task of a bucket's workdir lies there.
 
     Returns:
       The results in the order of the models.
@@ -56,6 +58,8 @@ def evaluate(config: ConfigDict, models: Sequence[str], workdir: str) -> list[Re
         raise ValueError(f"config.task={config.task!r}: expected one of {', '.join(TASKS)}")
     if config.role not in ROLES:
         raise ValueError(f"config.role={config.role!r}: expected {', '.join(ROLES[1:])}, or nothing")
+    if config.limit < 0:
+        raise ValueError(f"config.limit={config.limit}: must be 0 (all) or more")
     if task is style and models:
         raise ValueError("--model: style compares two files of answers and takes no model")
     if task is not style and not models:
@@ -64,44 +68,23 @@ def evaluate(config: ConfigDict, models: Sequence[str], workdir: str) -> list[Re
         raise ValueError("config.name names one model, --model gives several")
     items = task.read(config)
     if task is style:
-        return [_evaluate(config, items, None, safe_name(config.name or items[0]["generator"]), workdir)]
+        name = safe_name(config.name or items[0]["generator"])
+        return [_evaluate(config, items, None, name, workdir, cache_dir)]
     names = [safe_name(config.name) if config.name else model_name(model) for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"--model: two models would be filed as {max(names, key=names.count)!r}; give one config.name")
-    return [_evaluate(config, items, model, name, workdir) for model, name in zip(models, names, strict=True)]
+    return [_evaluate(config, items, *each, workdir, cache_dir) for each in zip(models, names, strict=True)]
 
 
-def identify(source: str) -> str:
-    """A digest that is another one where the model may be another: of its files' names, sizes and times.
-
-    Raises:
-      FileNotFoundError, ValueError: no such model, or no such kind of source.
-    """
-    kind, _, where = source.partition(":")
-    if kind not in ("hf", "gguf", "orbax") or not where:
-        raise ValueError(f"model {source!r}: write hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]")
-    if kind == "orbax":
-        workdir, _, step = where.partition("@")
-        checkpoints = epath.Path(workdir).expanduser() / "checkpoints"
-        steps = [path.name for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.exists() else []
-        if not steps or (step and step not in steps):
-            raise FileNotFoundError(f"{checkpoints}: no checkpoint{f' of step {step}' if step else ''} there")
-        # Orbax writes there when the step was committed, in nanoseconds.
-        return digest((checkpoints / (step or max(steps, key=int)) / "_CHECKPOINT_METADATA").read_text())
-    root = Path(where).expanduser()
-    if not root.exists():
-        raise FileNotFoundError(f"{root}: no such file or folder")
-    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
-    return digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
-
-
-def _evaluate(config: ConfigDict, items: list[dict], model: str | None, name: str, workdir: str) -> Result:
+def _evaluate(
+    config: ConfigDict, items: list[dict], model: str | None, name: str, workdir: str, cache_dir: Path
+) -> Result:
     config = config.copy_and_resolve_references()
     config.name = name
     task = TASKS[config.task]
     settings = {**config.to_dict(), "definitions": task.DEFINITIONS, "data_digest": digest(items)}
     if model is not None:
-        settings |= {"model": model, "weights": identify(model)}
+        settings |= {"model": model, "weights": digest(identify(model))}
     fingerprint = digest({key: value for key, value in settings.items() if key not in NOT_SETTINGS})
     folder = epath.Path(workdir).expanduser() / "eval" / name
     path = folder / f"{config.task}.json"
@@ -115,45 +98,49 @@ def _evaluate(config: ConfigDict, items: list[dict], model: str | None, name: st
             write_result(path, kept)
         return kept
 
-    samples = Samples(samples_path, fingerprint)
-    todo = [item for item in items if item["id"] not in samples.rows]
-    done = len(items) - len(todo)
-    if done:
-        logging.info("%s on %s: %d of %d were done before", config.task, name, done, len(items))
-    engine = _engine(config, model) if model is not None and todo else None
-    ticks = progress(range(len(todo)), total=len(items), initial=done, desc=f"{config.task} on {name}", unit="item")
-    next(ticks, None)
+    with Samples(samples_path, fingerprint, cache_dir) as samples:
+        todo = [item for item in items if item["id"] not in samples.rows]
+        done = len(items) - len(todo)
+        if done:
+            logging.info("%s on %s: %d of %d were done before", config.task, name, done, len(items))
+        engine = _engine(config, model) if model is not None and todo else None
+        if todo:
+            with ticks(total=len(items), initial=done, desc=f"{config.task} on {name}") as tick:
 
-    def on_sample(sample: Sample) -> None:
-        samples.append(sample)
-        next(ticks, None)
+                def on_sample(sample: Sample) -> None:
+                    samples.append(sample)
+                    tick()
 
-    if todo:
-        task.ask(engine, todo, config, on_sample)
-    rows = samples.finish(item["id"] for item in items)
-    result = {
-        "task": config.task,
-        "model": name,
-        "role": config.role,
-        "n": len(rows),
-        **task.summarise(rows, items, config),
-        "settings": settings,
-        "fingerprint": fingerprint,
-        "seconds": round(samples.seconds, 3),
-        "tokens": sum(row.get("tokens", 0) for row in rows),
-        "versions": versions(),
-    }
-    if engine is not None:
-        marks = {"tokenizer": engine.tokenizer.fingerprint, "template": engine.template.fingerprint}
-        result["fingerprints"] = {key: value[:16] for key, value in marks.items()}
-    write_result(path, result)
-    samples.discard()
+                task.ask(engine, todo, config, on_sample)
+        rows = samples.finish(item["id"] for item in items)
+        result = {
+            "task": config.task,
+            "model": name,
+            "role": config.role,
+            "n": len(rows),
+            **task.summarise(rows, items, config),
+            "settings": settings,
+            "fingerprint": fingerprint,
+            "seconds": round(samples.seconds, 3),
+            "tokens": sum(row.get("tokens", 0) for row in rows),
+            "versions": versions(),
+        }
+        if engine is not None:
+            marks = {"tokenizer": engine.tokenizer, "template": engine.template}
+            result["fingerprints"] = {key: mark and mark.fingerprint[:16] for key, mark in marks.items()}
+        write_result(path, result)
+        samples.discard()
     return result
 
 
 def _engine(config: ConfigDict, model: str) -> Engine:
     mesh = make_mesh(config.mesh)
     loaded = load_model(model, mesh, template=config.template)
+    if loaded.template is None and (config.task == "answers" or config.chat):
+        raise ValueError(
+            f"{model}: has no chat template, and {config.task} needs one here; "
+            "give --config.template=lineage (USER: / GPT:) or a .jinja file"
+        )
     return Engine(loaded, mesh, batch_size=config.batch_size, compute_dtype=config.compute_dtype)
 
 

@@ -14,8 +14,9 @@ from imitation_jax.models.load import LoadedModel
 def make_sampler(config: ConfigDict) -> Callable:
     """An evaluator for the training loop that answers `config.evaluate.samples` prompts greedily.
 
-    The prompts are the first user turns of the validation dialogues, else of the training dialogues. Answers go to the
-    log and to TensorBoard's text page.
+    The prompts are the first user turns of the validation dialogues, else of the training dialogues; those that leave
+    no room for an answer, or on which the template fails, are left out. Answers go to the log and to TensorBoard's
+    text page.
     """
     conversations = []
     for _, dialogue in tokens.read(config.data.validation or config.data.path):
@@ -25,17 +26,29 @@ def make_sampler(config: ConfigDict) -> Callable:
             turns = dialogue["messages"]
             first = next(index for index, turn in enumerate(turns) if turn["role"] == "user")
             conversations.append(turns[: first + 1])
+    questions: list[str] = []
+    requests: list[GenerateRequest] = []
+
+    def render(model: LoadedModel) -> None:
+        while conversations:
+            turns = conversations.pop(0)
+            try:
+                prompt = model.template.prompt_ids(turns)
+                if len(prompt) + config.evaluate.max_new_tokens > model.config.max_position_embeddings:
+                    raise ValueError(f"{len(prompt)} tokens and their answer do not fit the model's context")
+            except Exception as error:  # a template is a program that the user wrote: it may raise anything
+                logging.warning("no sample of %.60r: %s", turns[-1]["content"], error)
+                continue
+            questions.append(turns[-1]["content"])
+            requests.append(GenerateRequest(prompt, config.evaluate.max_new_tokens))
 
     def sample(model: LoadedModel, step: int) -> tuple[dict[str, float], dict[str, str]]:
-        engine = Engine(model, batch_size=max(len(conversations), 1))
-        requests = [
-            GenerateRequest(prompt=model.template.prompt_ids(turns), max_new_tokens=config.evaluate.max_new_tokens)
-            for turns in conversations
-        ]
+        render(model)  # only now is there a template; the first call renders all
+        engine = Engine(model, batch_size=max(len(requests), 1))
         texts = {}
-        for index, (turns, answer) in enumerate(zip(conversations, engine.generate(requests), strict=True)):
-            texts[f"sample/{index}"] = f"{turns[-1]['content']}\n\n---\n\n{answer.text}"
-            logging.info("step %d, %.60r: %.200r", step, turns[-1]["content"], answer.text)
+        for index, (question, answer) in enumerate(zip(questions, engine.generate(requests), strict=True)):
+            texts[f"sample/{index}"] = f"{question}\n\n---\n\n{answer.text}"
+            logging.info("step %d, %.60r: %.200r", step, question, answer.text)
         return {}, texts
 
     return sample

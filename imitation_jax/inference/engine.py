@@ -113,6 +113,9 @@ class Engine:
         if compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute_dtype={compute_dtype!r}: expected float32 or bfloat16")
         self.config, self.tokenizer, self.template = model.config, model.tokenizer, model.template
+        # Only EOS ends the text of a model without a chat template.
+        eos = frozenset() if model.tokenizer.eos_id is None else frozenset({model.tokenizer.eos_id})
+        self._stop_ids = model.template.stop_ids if model.template else eos
         self.mesh = _without_sequence_axis(mesh or _mesh_of(model.params))
         self._family = model.family
         self._dtype = jnp.dtype(compute_dtype)
@@ -222,7 +225,7 @@ class Engine:
                 )
             if request.max_new_tokens < 0 or request.temperature < 0 or not 0 < request.top_p <= 1:
                 raise ValueError(f"request {index}: max_new_tokens and temperature must be 0 or more, top_p in (0, 1]")
-            stop_ids = self.template.stop_ids if request.stop_ids is None else request.stop_ids
+            stop_ids = self._stop_ids if request.stop_ids is None else request.stop_ids
             writer = _Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
             if writer.limit:
                 writers.append(writer)

@@ -7,6 +7,8 @@ K head size, R = B x N, M = G x S.
 import jax
 import jax.numpy as jnp
 
+from imitation_jax.parallel.sharding import on_one_cpu
+
 
 def attention(
     q_BSHK: jax.Array,
@@ -36,7 +38,7 @@ def attention(
     mask_BST = q_positions_BS[:, :, None] >= k_positions_BT[:, None, :]
     if q_segments_BS is not None:
         mask_BST &= q_segments_BS[:, :, None] == k_segments_BT[:, None, :]
-    if past is None and jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1:
+    if past is None and on_one_cpu():
         return _attention_by_head(q_BSHK, k_BTNK, v_BTNK, mask_BST)
     q_BSNGK = q_BSHK.reshape(*q_BSHK.shape[:2], kv_heads, heads // kv_heads, head_dim) * head_dim**-0.5
     logits_BNGST = jnp.einsum("bsngk,btnk->bngst", q_BSNGK, k_BTNK, preferred_element_type=jnp.float32)

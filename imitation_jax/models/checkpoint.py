@@ -7,6 +7,7 @@ Items of a step: `params` (the weights), `model` (family, config, tokenizer and 
 import base64
 import dataclasses
 import logging
+import re
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -16,8 +17,8 @@ from orbax.checkpoint import checkpoint_managers
 from imitation_jax.tokenizers.chat import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
-# Orbax tells its inner life at INFO, a screen a save.
-logging.getLogger("absl").addFilter(lambda record: record.levelno > logging.INFO or "/orbax/" not in record.pathname)
+# Orbax tells its inner life, a screen a save, and a failed save as five tracebacks before it raises the error.
+logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +28,19 @@ class SavedModel:
     family: str
     config: dict[str, Any]
     tokenizer: Tokenizer
-    template: ChatTemplate
+    template: ChatTemplate | None
 
     def to_json(self) -> dict[str, Any]:
         files = {name: base64.b64encode(data).decode("ascii") for name, data in self.tokenizer.files().items()}
-        template = {"source": self.template.source, "apart": self.template.apart}
+        template = self.template and {"source": self.template.source, "apart": self.template.apart}
         return {"family": self.family, "config": self.config, "tokenizer": files, "template": template}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SavedModel":
         files = {name: base64.b64decode(text) for name, text in data["tokenizer"].items()}
         tokenizer = Tokenizer.from_files(files)
-        return cls(data["family"], data["config"], tokenizer, ChatTemplate(tokenizer=tokenizer, **data["template"]))
+        template = data["template"] and ChatTemplate(tokenizer=tokenizer, **data["template"])
+        return cls(data["family"], data["config"], tokenizer, template)
 
 
 def open_manager(workdir: str, *, keep: int | None = None, best: str = "", read_only: bool = False):
@@ -63,55 +65,65 @@ def open_manager(workdir: str, *, keep: int | None = None, best: str = "", read_
     return ocp.CheckpointManager(epath.Path(workdir).expanduser().resolve() / "checkpoints", options=options)
 
 
-def _find(where: str) -> tuple[str, int]:
-    """Splits WORKDIR[@STEP] and finds the step.
+def reason(error: BaseException) -> str:
+    """What went wrong in Orbax or TensorStore, in one line: the first cause, without the settings that it lists."""
+    while error.__cause__:
+        error = error.__cause__
+    text = " ".join(str(error).split()).split(" [tensorstore_spec")[0]
+    return text if len(text) < 300 else f"{text[:100]} ... {text[-180:]}"
+
+
+def locate(where: str) -> tuple[str, int]:
+    """The workdir and the step that WORKDIR[@STEP] means; the newest whole step where none is given.
 
     Raises:
       FileNotFoundError: no such workdir, no checkpoint in it, or not that step.
     """
-    workdir, _, step = where.partition("@")
+    # A path may hold an "@" of its own.
+    found = re.fullmatch(r"(.+)@(\d+)", where, re.DOTALL)
+    workdir, wanted = (found[1], int(found[2])) if found else (where, None)
+    with open_manager(workdir, read_only=True) as manager:
+        steps = sorted(manager.all_steps())
     folder = epath.Path(workdir).expanduser() / "checkpoints"
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
     if not steps:
-        raise FileNotFoundError(f"{folder}: no checkpoint there; orbax: takes the --workdir of a training run")
-    if step and not step.isdigit():
-        raise ValueError(f"orbax:{where}: {step!r} is no step; write orbax:{workdir}@{steps[-1]}")
-    if step and int(step) not in steps:
-        raise FileNotFoundError(f"{folder}: no step {step}; there are {', '.join(map(str, steps))}")
-    return workdir, int(step or steps[-1])
+        raise FileNotFoundError(f"{folder}: no checkpoint there; write orbax:WORKDIR[@STEP] of a training run")
+    if wanted is not None and wanted not in steps:
+        raise FileNotFoundError(f"{folder}: no step {wanted}; there are {', '.join(map(str, steps))}")
+    return workdir, steps[-1] if wanted is None else wanted
 
 
-def _restore(where: str, item: str, args: Any) -> Any:
-    workdir, step = _find(where)
+def commit(workdir: str, step: int) -> str:
+    """What Orbax wrote when the step was whole, its time in nanoseconds included: no two checkpoints share it."""
+    return (epath.Path(workdir).expanduser() / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").read_text()
+
+
+def _restore(workdir: str, step: int, item: str, args: Any) -> Any:
     with open_manager(workdir, read_only=True) as manager:
         try:
             return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
-            reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"{workdir}/checkpoints/{step}: {item} cannot be restored, a file may be missing or damaged "
-                f"({type(error).__name__}: {reason}); remove that step to fall back to an earlier one"
+                f"({reason(error)}); remove that step to fall back to an earlier one"
             ) from error
 
 
-def read_model(where: str) -> tuple[str, SavedModel]:
-    """The name ("<workdir>-<step>") and what stands beside the weights of WORKDIR[@STEP].
+def read_model(workdir: str, step: int) -> SavedModel:
+    """What stands beside the weights of a step.
 
     Raises:
-      FileNotFoundError, ValueError: no checkpoint there, or a damaged one.
+      ValueError: a damaged checkpoint.
     """
-    workdir, step = _find(where)
-    saved = SavedModel.from_json(_restore(where, "model", ocp.args.JsonRestore()))
-    return f"{epath.Path(workdir).expanduser().resolve().name}-{step}", saved
+    return SavedModel.from_json(_restore(workdir, step, "model", ocp.args.JsonRestore()))
 
 
-def read_params(where: str, abstract: Any) -> Any:
-    """The weights of WORKDIR[@STEP], in the shapes, dtypes and shardings of `abstract`.
+def read_params(workdir: str, step: int, abstract: Any) -> Any:
+    """The weights of a step, in the shapes, dtypes and shardings of `abstract`.
 
     Raises:
-      FileNotFoundError, ValueError: no checkpoint there, or a damaged one.
+      ValueError: a damaged checkpoint.
     """
-    return _restore(where, "params", ocp.args.StandardRestore(abstract))
+    return _restore(workdir, step, "params", ocp.args.StandardRestore(abstract))
 
 
 def save_model(workdir: str, params: Any, saved: SavedModel) -> None:

@@ -74,7 +74,9 @@ def open_tensors(folder: Path) -> Tensors:
 
 
 def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -> Any:
-    """Parameters read straight into their shards: no device or host ever holds more than it must.
+    """Parameters in their shards.
+
+    Every host reads each tensor once, and holds one parameter at a time (all its layers) beside its devices' shards.
 
     Args:
       mapping: a family's table.
@@ -106,30 +108,29 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
         stacked = "{}" in name
         shape = leaf.shape[1:] if stacked else leaf.shape
         theirs = (math.prod(shape[inputs:]), math.prod(shape[:inputs])) if inputs else shape
-        done: dict[str, np.ndarray] = {}  # replicas ask for the same slice once per device
 
         def read(name):
             array = tensors[name]()
             if array.shape != theirs:
                 raise ValueError(f"{where}: {name} has shape {array.shape} where the config asks for {theirs}")
-            return (array.T if inputs else array).reshape(shape).astype(leaf.dtype)
+            return (array.T if inputs else array).reshape(shape)
 
-        def shard(index):
-            if str(index) not in done:
-                if stacked:
-                    layers = range(leaf.shape[0])[index[0]]
-                    done[str(index)] = np.stack([read(name.format(layer))[index[1:]] for layer in layers])
-                else:
-                    done[str(index)] = read(name)[index]
-            return done[str(index)]
-
-        return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
+        whole = np.empty(leaf.shape, leaf.dtype)
+        if stacked:
+            for layer in range(leaf.shape[0]):
+                whole[layer] = read(name.format(layer))
+        else:
+            whole[...] = read(name)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: whole[index])
 
     return jax.tree_util.tree_map_with_path(load, abstract)
 
 
 def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, Any]) -> None:
-    """Writes `config.json` and float32 (or bfloat16) safetensors that transformers loads, in shards of 5 GB.
+    """Writes `config.json` and float32 (or bfloat16) safetensors that transformers loads, in files of 5 GB.
+
+    A host holds one of these files beside the parameters, and safetensors its own copy of it. `config.json` goes first
+    and comes last, so that a kill leaves no folder that loads.
 
     Args:
       mapping: the family's table.
@@ -138,25 +139,27 @@ def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, A
       config: the contents of `config.json`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
     leaves = {path_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    shards: list[dict[str, np.ndarray]] = [{}]
+    shards: list[dict[str, tuple[jax.Array, int | None, int]]] = [{}]  # by name: our parameter, layer, inputs
     room = SHARD_BYTES
     for path, name, inputs in mapping:
         if path not in leaves:
             continue
-        array = np.asarray(leaves[path])
-        for layer, tensor in enumerate(array if "{}" in name else [array]):
-            if inputs:
-                tensor = tensor.reshape(int(np.prod(tensor.shape[:inputs])), -1).T
-            if tensor.nbytes > room and shards[-1]:
+        leaf = leaves[path]
+        layers = range(leaf.shape[0]) if "{}" in name else [None]
+        for layer in layers:
+            size = leaf.nbytes // len(layers)
+            if size > room and shards[-1]:
                 shards.append({})
                 room = SHARD_BYTES
-            shards[-1][name.format(layer)] = np.ascontiguousarray(tensor)
-            room -= tensor.nbytes
+            shards[-1][name.format(layer)] = (leaf, layer, inputs)
+            room -= size
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / f"{file}.tmp", metadata={"format": "pt"})
+        tensors = {name: _tensor(*part) for name, part in shard.items()}
+        save_file(tensors, folder / f"{file}.tmp", metadata={"format": "pt"})
         os.replace(folder / f"{file}.tmp", folder / file)
         weight_map.update(dict.fromkeys(shard, file))
     # What an earlier export left would be read instead of, or beside, what was written now.
@@ -164,8 +167,21 @@ def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, A
         if old.name not in weight_map.values():
             old.unlink(missing_ok=True)
     if len(shards) > 1:
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-    dtype = "bfloat16" if next(iter(shards[0].values())).dtype == ml_dtypes.bfloat16 else "float32"
-    (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}, indent=1), encoding="utf-8")
+        total = sum(leaf.nbytes for leaf in leaves.values())
+        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    dtype = "bfloat16" if leaves["embed"].dtype == ml_dtypes.bfloat16 else "float32"
+    _write_json(folder / "config.json", {**config, "torch_dtype": dtype})
+
+
+def _tensor(leaf: jax.Array, layer: int | None, inputs: int) -> np.ndarray:
+    # An array keeps the copy that is made of it on the host: of one layer's, nothing stays behind.
+    tensor = np.asarray(leaf if layer is None else jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False))
+    if inputs:
+        tensor = tensor.reshape(math.prod(tensor.shape[:inputs]), -1).T
+    return np.ascontiguousarray(tensor)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(temporary, path)

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from imitation_jax.models.attention import attention
-from imitation_jax.parallel.sharding import constrain
+from imitation_jax.parallel.sharding import constrain, on_one_cpu
 
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]
@@ -52,7 +52,7 @@ class LlamaConfig:
     max_position_embeddings: int = 2048
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
-    rms_norm_eps: float = 1e-5
+    rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
 
 
@@ -96,7 +96,19 @@ def _normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> nnx.Param:
     return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
 
 
+def linear(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Contracts all but the first two dimensions of `x` (B, S, ...) with the leading ones of `w`."""
+    inputs = x.ndim - 2
+    if not on_one_cpu():
+        return jnp.tensordot(x, w, inputs)
+    # The gradient of a plain matrix product is twice as fast there; on a mesh, B and S may not be merged.
+    rows = x.reshape(x.shape[0] * x.shape[1], -1)
+    return (rows @ w.reshape(rows.shape[1], -1)).reshape(*x.shape[:2], *w.shape[inputs:])
+
+
 class Attention(nnx.Module):
+    """(B, S, D) -> (B, S, D) and, given a cache, the new keys and values, each (B, N, S, K); q, k, v (D, heads, K)."""
+
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         D, H, N, K = config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
         self.q = _normal(rngs, (D, H, K))
@@ -106,9 +118,9 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache: Cache | None):
         dtype = x_BSD.dtype
-        q_BSHK = jnp.einsum("bsd,dhk->bshk", x_BSD, self.q[...].astype(dtype))
-        k_BSNK = jnp.einsum("bsd,dnk->bsnk", x_BSD, self.k[...].astype(dtype))
-        v_BSNK = jnp.einsum("bsd,dnk->bsnk", x_BSD, self.v[...].astype(dtype))
+        q_BSHK = linear(x_BSD, self.q[...].astype(dtype))
+        k_BSNK = linear(x_BSD, self.k[...].astype(dtype))
+        v_BSNK = linear(x_BSD, self.v[...].astype(dtype))
         q_BSHK, k_BSNK = apply_rope(q_BSHK, sin, cos), apply_rope(k_BSNK, sin, cos)
         out_BSHK = attention(
             q_BSHK,
@@ -121,10 +133,12 @@ class Attention(nnx.Module):
             past=cache if cache is not None and cache["k"].shape[2] else None,
         )
         new = None if cache is None else {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
-        return jnp.einsum("bshk,hkd->bsd", out_BSHK, self.o[...].astype(dtype)), new
+        return linear(out_BSHK, self.o[...].astype(dtype)), new
 
 
 class MLP(nnx.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202), (B, S, D) -> (B, S, D); gate and up (D, F), down (F, D)."""
+
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         D, F = config.hidden_size, config.intermediate_size
         self.gate = _normal(rngs, (D, F))
@@ -133,12 +147,14 @@ class MLP(nnx.Module):
 
     def __call__(self, x_BSD):
         dtype = x_BSD.dtype
-        gate_BSF = x_BSD @ self.gate[...].astype(dtype)
-        up_BSF = x_BSD @ self.up[...].astype(dtype)
-        return (jax.nn.silu(gate_BSF) * up_BSF) @ self.down[...].astype(dtype)
+        gate_BSF = linear(x_BSD, self.gate[...].astype(dtype))
+        up_BSF = linear(x_BSD, self.up[...].astype(dtype))
+        return linear(jax.nn.silu(gate_BSF) * up_BSF, self.down[...].astype(dtype))
 
 
 class Layer(nnx.Module):
+    """Attention and MLP of the normalised input, added to it: (B, S, D) -> (B, S, D), and what Attention returns."""
+
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         self.eps = config.rms_norm_eps
         self.attention_norm = nnx.Param(jnp.ones(config.hidden_size))
@@ -156,6 +172,8 @@ class Layer(nnx.Module):
 
 
 class Llama(nnx.Module):
+    """int32 tokens (B, S) -> final hidden states (B, S, D), and all layers' new keys and values (L, B, N, S, K)."""
+
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         self.config = config
         self.embed = _normal(rngs, (config.vocab_size, config.hidden_size))
@@ -343,7 +361,7 @@ def config_from_hf(hf: dict[str, Any]) -> LlamaConfig:
         max_position_embeddings=hf.get("max_position_embeddings", 2048),
         rope_theta=float(rope.get("rope_theta", hf.get("rope_theta", 10000.0))),
         rope_scaling=scaling,
-        rms_norm_eps=hf.get("rms_norm_eps", 1e-6),
+        rms_norm_eps=hf.get("rms_norm_eps", LlamaConfig.rms_norm_eps),
         tie_word_embeddings=hf.get("tie_word_embeddings", False),
     )
 
@@ -368,11 +386,11 @@ def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 PRESETS = {
-    "smollm2_135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 100000.0, tie_word_embeddings=True),
-    "llama_7b": LlamaConfig(32000, 4096, 11008, 32, 32, 32, 128, 2048, rms_norm_eps=1e-6),
-    "llama_13b": LlamaConfig(32000, 5120, 13824, 40, 40, 40, 128, 2048, rms_norm_eps=1e-6),
+    "smollm2_135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 100000.0, None, 1e-5, tie_word_embeddings=True),
+    "llama_7b": LlamaConfig(32000, 4096, 11008, 32, 32, 32, 128, 2048),
+    "llama_13b": LlamaConfig(32000, 5120, 13824, 40, 40, 40, 128, 2048),
     "llama3_2_1b": LlamaConfig(
-        128256, 2048, 8192, 16, 32, 8, 64, 131072, 500000.0, RopeScaling(32.0, 1.0, 4.0, 8192), tie_word_embeddings=True
+        128256, 2048, 8192, 16, 32, 8, 64, 131072, 500000.0, RopeScaling(32.0, 1.0, 4.0, 8192), 1e-5, True
     ),
-    "tiny": LlamaConfig(512, 64, 172, 5, 8, 4, 8, 512),
+    "tiny": LlamaConfig(512, 64, 172, 5, 8, 4, 8, 512, rms_norm_eps=1e-5),
 }

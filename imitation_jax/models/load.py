@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.sharding import Mesh
 
 from imitation_jax.models import checkpoint, huggingface, llama
@@ -14,22 +15,40 @@ from imitation_jax.models.gguf import open_gguf
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import shardings
 from imitation_jax.tokenizers.chat import ChatTemplate, load_template
-from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_tokenizer
 
-# A family is a module with LlamaConfig's like, `init`, `hidden`, `hidden_cached`, `SHARDING`, `HUGGINGFACE`, ...
+# A family is a module that offers, as llama.py does,
+# - functions: `init` and `hidden` for training; `hidden_cached`, `init_cache`, `extend_cache` and `fill_cache` for
+#   generation; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
+# - tables: `SHARDING`, `CACHE` (the cache's sharding), `HUGGINGFACE`, `PRESETS`, `REMAT_POLICIES`.
 FAMILIES: dict[str, ModuleType] = {"llama": llama}
+# What is read of a Hugging Face folder.
+MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    *(name for names in GPT2_FILES for name in names),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A student ready to run: `family` is the module whose functions take `config` and `params`."""
+    """A student ready to run: `family` is the module whose functions take `config` and `params`.
 
-    name: str
+    `template` is None where the model comes without one and none was named, as base models do.
+    """
+
     family: ModuleType
     config: Any
     params: Any
     tokenizer: Tokenizer
-    template: ChatTemplate
+    template: ChatTemplate | None
 
 
 def abstract_params(family: ModuleType, config: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
@@ -41,6 +60,36 @@ def abstract_params(family: ModuleType, config: Any, mesh: Mesh, dtype: Any = jn
     shapes = jax.eval_shape(lambda: family.init(config, jax.random.key(0)))
     placed = shardings(shapes, family.SHARDING, mesh)
     return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place), shapes, placed)
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """The kind of a source, "hf", "gguf" or "orbax", and where it is.
+
+    Raises:
+      ValueError: another kind, or no place.
+    """
+    kind, _, where = source.partition(":")
+    if kind not in ("hf", "gguf", "orbax") or not where:
+        raise ValueError(f"model {source!r}: write hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]")
+    return kind, where
+
+
+def identify(source: str) -> str | list[list]:
+    """JSON-able, and another one where the model may be another: its files' names, sizes and times.
+
+    Raises:
+      FileNotFoundError, ValueError: no such model, or no such kind of source.
+    """
+    kind, where = split_source(source)
+    if kind == "orbax":
+        return checkpoint.commit(*checkpoint.locate(where))
+    path = Path(where).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    # A folder may hold results and a training run as well, which are no part of the model.
+    found = {file for pattern in MODEL_FILES for file in path.glob(pattern)} if kind == "hf" else {path}
+    stats = [(file.name, file.stat()) for file in sorted(found)]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
 def load_model(
@@ -58,16 +107,15 @@ def load_model(
       ValueError, FileNotFoundError: one line that names the file and what is wrong with it.
     """
     mesh = make_mesh() if mesh is None else mesh
-    kind, _, where = source.partition(":")
-    if kind not in ("hf", "gguf", "orbax") or not where:
-        raise ValueError(f"model {source!r}: write hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]")
+    kind, where = split_source(source)
     if kind == "orbax":
-        name, saved = checkpoint.read_model(where)
+        workdir, step = checkpoint.locate(where)
+        saved = checkpoint.read_model(workdir, step)
         family = FAMILIES[saved.family]
         config = family.config_from_hf(saved.config)
         tokenizer = saved.tokenizer
         check_fit(tokenizer, config, source)
-        params = checkpoint.read_params(where, abstract_params(family, config, mesh, param_dtype))
+        params = checkpoint.read_params(workdir, step, abstract_params(family, config, mesh, param_dtype))
         chat = saved.template if template == "model" else load_template(template, tokenizer)
     else:
         path = Path(where).expanduser()
@@ -87,10 +135,9 @@ def load_model(
         tokenizer = load_tokenizer(path)
         chat = load_template(template, tokenizer)
         check_fit(tokenizer, config, source)
-        name = path.stem if kind == "gguf" else path.resolve().name
         abstract = abstract_params(family, config, mesh, param_dtype)
         params = huggingface.load_params(family.HUGGINGFACE, abstract, tensors, str(path))
-    return LoadedModel(name, family, config, params, tokenizer, chat)
+    return LoadedModel(family, config, params, tokenizer, chat)
 
 
 def check_fit(tokenizer: Tokenizer, config: Any, source: str) -> None:
@@ -115,8 +162,18 @@ def save_model(model: LoadedModel, target: str) -> None:
     kind, _, where = target.partition(":")
     if kind == "hf" and where:
         folder = Path(where).expanduser()
+        tokenizer = Tokenizer.from_files(model.tokenizer.files())
+        if model.template is not None:
+            tokenizer.chat_template = model.template.source
+            if model.template.apart:
+                logging.warning(
+                    "%s: this chat template encodes each turn on its own, and transformers encodes them together: "
+                    "some ids at the turns' borders differ there",
+                    folder,
+                )
+        tokenizer.save(folder)
+        (folder / "chat_template.jinja").unlink(missing_ok=True)  # an earlier export's, which would be read instead
         huggingface.save_params(model.family.HUGGINGFACE, model.params, folder, hf_config(model))
-        model.tokenizer.save(folder)
     elif kind == "orbax" and where:
         checkpoint.save_model(where, model.params, saved_model(model))
     else:

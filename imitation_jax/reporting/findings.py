@@ -158,7 +158,7 @@ def _role(results: dict[str, Result]) -> str:
 def unfinished(workdir: epath.Path) -> list[str]:
     """Tasks that were started and have not come to an end: their partial sample files."""
     partials = (workdir / "eval").glob("*/*.partial") if (workdir / "eval").exists() else []
-    return sorted(f"{path.parent.name}/{path.name.split('.')[0]}" for path in partials)
+    return sorted({f"{path.parent.name}/{path.name.split('.')[0]}" for path in partials})
 
 
 def different_settings(ours: Result, theirs: Result) -> list[str]:

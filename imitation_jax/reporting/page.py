@@ -55,7 +55,8 @@ def write_report(workdir: str) -> tuple[str, str]:
     if curve:
         figures.write_png(curve, folder / "loss.png")
 
-    verdicts = [verdict(student, bases[0]) for student in students] if bases else []
+    verdicts = [verdict(student, bases[0]) for student in students] if len(bases) == 1 else []
+    open_ = why_open(bases, students)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -65,7 +66,7 @@ def write_report(workdir: str) -> tuple[str, str]:
         rows=rows,
         verdicts=verdicts,
         stands=STANDS,
-        absent=[role for role, found in (("base", bases), ("student", students)) if not found],
+        why_open=open_,
         panels=drawn,
         curve=svg(curve) if curve else None,
         examples=examples(models),
@@ -76,8 +77,26 @@ def write_report(workdir: str) -> tuple[str, str]:
     )
     write_text(folder / "table.csv", table(models, rows))
     write_text(folder / "index.html", html)
-    text = "\n\n".join([text_table(models, rows), *(found.sentence for found in verdicts)])
+    sentences = [open_] if open_ else [found.sentence for found in verdicts]
+    text = "\n\n".join([text_table(models, rows), *sentences])
     return str(folder / "index.html"), text
+
+
+def why_open(bases: Sequence[Model], students: Sequence[Model]) -> str:
+    """Why no student can be judged, in plain words; empty where each has the one base to be compared with."""
+    absent = [role for role, found in (("base", bases), ("student", students)) if not found]
+    if absent:
+        return (
+            f"No model is marked as {' or as '.join(absent)}, so there is no before and after to compare "
+            "(evaluate with --config.role=base and --config.role=student)."
+        )
+    if len(bases) > 1:
+        names = ", ".join(model.name for model in bases)
+        return (
+            f"{len(bases)} models are base models ({names}), so no student is judged: keep the results of the one to "
+            "compare with in eval/, and those of the others elsewhere."
+        )
+    return ""
 
 
 def svg(figure: figures.Figure) -> Markup:
@@ -115,8 +134,8 @@ def text_table(models: Sequence[Model], rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [model.cell(row) for model in models]
         errors = ["" if not cell or cell["stderr"] is None else f" ± {row.show(cell['stderr'])}" for cell in cells]
-        shown = [f"{row.show(cell['value'])}{error}" if cell else "-" for cell, error in zip(cells, errors, strict=True)]
-        lines.append([row.label, *shown])
+        values = [row.show(cell["value"]) if cell else "-" for cell in cells]
+        lines.append([row.label, *map(str.__add__, values, errors)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line) for line in padded)

@@ -6,7 +6,6 @@ Text is rendered as transformers' `apply_chat_template` renders it, and its ids 
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +216,8 @@ class ChatTemplate:
         return ids, offsets
 
 
-def load_template(spec: str, tokenizer: Tokenizer) -> ChatTemplate:
-    """The chat template that a config names.
+def load_template(spec: str, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The chat template that a config names; None where that is the tokenizer's own and it has none.
 
     Args:
       spec: "model" for the tokenizer's own, "lineage" for the paper's USER: / GPT: text, or a path to a Jinja file.
@@ -226,14 +225,12 @@ def load_template(spec: str, tokenizer: Tokenizer) -> ChatTemplate:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the tokenizer has no template, or it cannot be used; see ChatTemplate.
+      ValueError: the template cannot be used; see ChatTemplate.
     """
     if spec == "lineage":
         return ChatTemplate(LINEAGE, tokenizer, apart=True, where="lineage template")
     if spec == "model":
-        if not tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template: set template to 'lineage' or to a .jinja file")
-        return ChatTemplate(tokenizer.chat_template, tokenizer)
+        return ChatTemplate(tokenizer.chat_template, tokenizer) if tokenizer.chat_template else None
     path = Path(spec)
     if not path.is_file():
         raise FileNotFoundError(f"{spec}: no such chat template: give 'model', 'lineage' or a .jinja file")
@@ -263,7 +260,8 @@ def _environment(generation_tag: type[Extension]) -> ImmutableSandboxedEnvironme
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    # transformers also defines `strftime_now`. With it the same dialogue has other ids tomorrow, so that caches and
+    # resumed runs would go stale overnight; without it Llama 3.2's template writes its fixed date.
     return environment
 
 

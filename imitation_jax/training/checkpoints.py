@@ -7,9 +7,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from imitation_jax.data.stream import Batches
-from imitation_jax.models.checkpoint import open_manager
-
-State = dict[str, Any]
+from imitation_jax.models.checkpoint import open_manager, reason
+from imitation_jax.training.step import State
 
 
 class Checkpoints:
@@ -54,13 +53,18 @@ class Checkpoints:
         Raises:
           ValueError: a damaged checkpoint, or another dataset than it was trained on.
         """
+        if not (self._folder / "checkpoints" / str(step) / "optimizer").exists():
+            raise ValueError(
+                f"{self._folder}/checkpoints/{step}: holds weights only; start from it with "
+                f"--config.model.init=orbax:{self._folder} and another --workdir"
+            )
         args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args, stream=ocp.args.JsonRestore()))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
             raise ValueError(
                 f"{self._folder}/checkpoints/{step}: cannot be restored, a file may be missing or damaged "
-                f"({type(error).__name__}: {_one_line(error)}); remove that folder to go on from an earlier step"
+                f"({reason(error)}); remove that folder to go on from an earlier step"
             ) from error
         batches.set_state(restored["stream"])
         return {name: restored[name] for name in abstract}
@@ -79,13 +83,9 @@ class Checkpoints:
 
     def _error(self, error: Exception) -> OSError:
         return OSError(
-            f"{self._folder}/checkpoints: a checkpoint could not be written ({_one_line(error)}); free some space and "
+            f"{self._folder}/checkpoints: a checkpoint could not be written ({reason(error)}); free some space and "
             "start the same command again, it goes on from the newest whole checkpoint"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def abstract_state(init: Any, params: Any, sharding: State) -> State:

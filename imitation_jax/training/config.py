@@ -12,8 +12,10 @@ from imitation_jax.models.llama import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 
-# What may differ when a run goes on: where it computes, not what.
-MAY_CHANGE = frozenset({"mesh", "data.workers", "data.cache_dir"})
+# What may differ when a run goes on: where and in which pieces it computes, not what.
+MAY_CHANGE = frozenset(
+    {"mesh", "accumulation", "remat", "loss_chunk", "log_every", "data.workers", "data.cache_dir", "checkpoint.keep"}
+)
 
 
 def get_config() -> ConfigDict:
@@ -83,7 +85,6 @@ def paper(config: ConfigDict) -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "constant"
     config.optimizer.warmup_steps = 1000
-    config.optimizer.warmup_fraction = 0.0
     return config
 
 
@@ -98,11 +99,18 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     at_least_1 = ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every", "max_skipped")
     at_least_1 += ("data.seq_len", "checkpoint.every", "checkpoint.keep")
     at_least_0 = ("seed", "steps", "data.workers", "optimizer.warmup_steps", "optimizer.warmup_fraction")
-    at_least_0 += ("evaluate.every", "evaluate.samples")
+    at_least_0 += ("evaluate.every", "evaluate.samples", "optimizer.weight_decay")
+    at_least_1 += ("evaluate.max_new_tokens",)
     values = dict(_flat(config.to_dict()))
     for key in at_least_1 + at_least_0:
         if values[key] < (least := 1 if key in at_least_1 else 0):
             raise ValueError(f"{key}={values[key]} must be {least} or more")
+    for key in ("learning_rate", "clip_norm", "eps", "min_rms"):
+        if config.optimizer[key] <= 0:
+            raise ValueError(f"optimizer.{key}={config.optimizer[key]} must be more than 0")
+    for key in ("b1", "b2", "warmup_fraction", "final_fraction"):
+        if not 0 <= config.optimizer[key] <= 1:
+            raise ValueError(f"optimizer.{key}={config.optimizer[key]} must lie between 0 and 1")
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if config.batch_size % (config.accumulation * rows):
         raise ValueError(

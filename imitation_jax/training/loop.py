@@ -22,9 +22,9 @@ from imitation_jax.progress import progress
 from imitation_jax.training.checkpoints import Checkpoints, abstract_state
 from imitation_jax.training.config import check, claim, compare
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
+from imitation_jax.training.initial import new_model, random_params, saved_model
 from imitation_jax.training.metrics import MetricsWriter
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
-from imitation_jax.training.start import new_model, random_params, saved_model
 from imitation_jax.training.step import State, make_train_step, state_shardings
 from imitation_jax.training.validation import make_validation
 
@@ -102,6 +102,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         remat=config.remat,
         chunk=config.loss_chunk,
         accumulation=config.accumulation,
+        schedule=schedule,
         state_sharding=sharding,
         mesh=mesh,
     )
@@ -148,7 +149,6 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         bar = progress(steps, total=total_steps, initial=first_step, desc="training", unit="step", lines=False)
         for step in bar:
             start = time.monotonic()
-            learning_rate = float(schedule(step - 1))
             state, on_device = train_step(state, batch)
             consumed, next_waited = stream_state, 0.0
             if step < total_steps:  # fetched and sent while the device computes
@@ -156,7 +156,6 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
             seconds = time.monotonic() - start
             metrics |= {
-                "learning_rate": learning_rate,
                 "seconds": seconds,
                 "data_seconds": waited,
                 "loss_tokens_per_second": metrics["loss_tokens"] / seconds,
@@ -166,12 +165,15 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             skipped_in_a_row = skipped_in_a_row + 1 if metrics["skipped"] else 0
             if skipped_in_a_row >= config.max_skipped:
                 checkpoints.close()
+                saved = checkpoints.latest_step()
+                source = f" from orbax:{workdir}@{saved}" if saved else ""
                 raise FloatingPointError(
                     f"{folder}: no finite gradient in {skipped_in_a_row} steps in a row up to step {step}; lower "
-                    f"optimizer.learning_rate and start a new workdir from orbax:{workdir}@{checkpoints.latest_step()}"
+                    f"optimizer.learning_rate and start a new workdir{source}"
                 )
-            due = config.evaluate.every and step % config.evaluate.every == 0
-            if due or (step == total_steps and config.data.validation):
+            saves = step % config.checkpoint.every == 0 or step == total_steps
+            # With validation every checkpoint is judged, so that the best one can be kept.
+            if (config.evaluate.every and step % config.evaluate.every == 0) or (best and saves):
                 current = dataclasses.replace(model, params=state["params"])
                 for evaluator in evaluators:
                     numbers, texts = evaluator(current, step)
@@ -183,11 +185,12 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             if step % config.log_every == 0 or step == total_steps:
                 left = (time.monotonic() - begin) / (step - first_step) * (total_steps - step)
                 logging.info("step %d/%d, %s, %.0f s left", step, total_steps, _facts(metrics), left)
-            if step % config.checkpoint.every == 0 or step == total_steps or terminated():
+            stop = terminated() and step < total_steps  # asked once: a later signal's step would not be saved
+            if saves or stop:
                 writer.flush()
                 score = {best: metrics[best]} if best in metrics else None
                 checkpoints.save(step, state, carried, consumed, score)
-            if terminated() and step < total_steps:
+            if stop:
                 checkpoints.close()
                 logging.info("SIGTERM: step %d of %d is saved; the same command goes on from there", step, total_steps)
                 return False

@@ -8,8 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# Positions of every row a chunk. Rows stay whole on their devices, so the chunks run along the sequence.
-CHUNK = 256
+from imitation_jax.parallel.sharding import on_one_cpu
 
 
 def cross_entropy(
@@ -18,7 +17,7 @@ def cross_entropy(
     targets_BS: jax.Array,
     loss_mask_BS: jax.Array,
     *,
-    chunk: int = CHUNK,
+    chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed token losses, and how many of the loss-bearing targets have the highest logit.
 
@@ -30,11 +29,14 @@ def cross_entropy(
       unembed_VD: the output embedding; its gradient is accumulated in float32.
       targets_BS: int32 ids.
       loss_mask_BS: float32, 1 where the target bears loss.
-      chunk: positions of each row whose logits exist at a time.
+      chunk: positions of each row whose logits exist at a time; rows stay whole on their devices.
 
     Returns:
       float32 scalars; no gradient flows through the second.
     """
+    if on_one_cpu():  # one long row, so that every product is one of plain matrices
+        chunk *= x_BSD.shape[0]
+        x_BSD, targets_BS, loss_mask_BS = (a.reshape(1, -1, *a.shape[2:]) for a in (x_BSD, targets_BS, loss_mask_BS))
     return _cross_entropy(x_BSD, unembed_VD, targets_BS, loss_mask_BS, min(chunk, targets_BS.shape[1]))
 
 

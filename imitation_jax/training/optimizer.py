@@ -17,15 +17,14 @@ def make_schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then constant, or cosine or linear down to `final_fraction` of the peak.
 
     Args:
-      config: `learning_rate`, `schedule`, `warmup_steps` or `warmup_fraction` (of the run), `final_fraction`.
+      config: `learning_rate`, `schedule`, `warmup_steps` or, where that is 0, `warmup_fraction` of the run,
+        `final_fraction`.
       total_steps: of the run.
 
     Raises:
-      ValueError: an unknown schedule, or both kinds of warm-up.
+      ValueError: an unknown schedule.
     """
     peak = config.learning_rate
-    if config.warmup_steps and config.warmup_fraction:
-        raise ValueError("optimizer.warmup_steps and optimizer.warmup_fraction are both given; set one of them to 0")
     warmup = config.warmup_steps or round(config.warmup_fraction * total_steps)
     rest = max(total_steps - warmup, 1)
     if config.schedule == "constant":

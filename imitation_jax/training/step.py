@@ -76,12 +76,16 @@ def make_train_step(
     remat: str,
     chunk: int,
     accumulation: int,
+    schedule: optax.Schedule,
     state_sharding: Any,
     mesh: Mesh,
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """The jitted step; its state is donated.
 
-    A step whose gradient is not finite changes nothing and reports `skipped` 1.
+    A step whose gradient is not finite changes nothing, the schedule's count included, and reports `skipped` 1.
+
+    Args:
+      schedule: the optimiser's, for reporting `learning_rate`.
     """
 
     def loss_fn(params, batch):
@@ -89,19 +93,25 @@ def make_train_step(
 
     def train_step(state: State, batch: Batch):
         grads, metrics = gradients(loss_fn, state["params"], batch, accumulation)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         updates, optimizer_state = optimizer.update(grads, state["optimizer"], state["params"])
         new = {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}
         finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics["loss"])
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         metrics |= {
             "grad_norm": grad_norm,
+            "learning_rate": schedule(_count(state["optimizer"])),
             "skipped": 1.0 - finite.astype(jnp.float32),
             "padding_share": jnp.mean((batch["segment_ids"] == 0).astype(jnp.float32)),
         }
         return new, metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(state_sharding, replicated(mesh)))
+
+
+def _count(optimizer_state: Any) -> jax.Array:
+    """How many updates an optimiser has made; all its parts count alike."""
+    return optax.tree.get_all_with_path(optimizer_state, "count")[0][1]
 
 
 def state_shardings(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> State:

@@ -53,7 +53,8 @@ def main() -> None:
     jax.set_mesh(mesh)
     optimizer = optax.adamw(1e-5)
     sharding = state_shardings(optimizer, abstract_params(llama, config, mesh), mesh)
-    options = dict(dtype=jnp.float32, remat="full", chunk=256, accumulation=1, state_sharding=sharding, mesh=mesh)
+    options = dict(dtype=jnp.float32, remat="full", chunk=256, accumulation=1, schedule=lambda _: 1e-5)
+    options |= dict(state_sharding=sharding, mesh=mesh)
     step = make_train_step(llama, config, optimizer, **options)
     params = jax.jit(lambda: llama.init(config, jax.random.key(0)), out_shardings=sharding["params"])()
     state = {"params": params, "optimizer": jax.jit(optimizer.init)(params)}

@@ -15,18 +15,22 @@ import time
 BATCH, SEQ = 4, 512
 
 
-def ours(remat: str, chunk: int):
+def ours(remat: str, chunk: int, on_mesh: bool):
     import jax
     import jax.numpy as jnp
     import numpy as np
     import optax
 
-    from imitation_jax.models import llama
+    from imitation_jax.models import attention, llama
     from imitation_jax.models.load import abstract_params
     from imitation_jax.parallel.mesh import make_mesh
+    from imitation_jax.training import loss
     from imitation_jax.training.flops import training_flops_per_token
     from imitation_jax.training.step import make_train_step, state_shardings
 
+    if on_mesh:  # the very program that runs on many devices, without what suits one CPU
+        for module in (attention, llama, loss):
+            module.on_one_cpu = lambda: False
     config = llama.PRESETS["smollm2_135m"]
     mesh = make_mesh()
     jax.set_mesh(mesh)
@@ -40,6 +44,7 @@ def ours(remat: str, chunk: int):
         remat=remat,
         chunk=chunk,
         accumulation=1,
+        schedule=lambda _: 1e-5,
         state_sharding=sharding,
         mesh=mesh,
     )
@@ -119,12 +124,14 @@ def main() -> None:
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(peer() if args.serve == "peer" else ours(args.serve, args.chunk))
+        remat, _, place = args.serve.partition(" ")
+        serve(peer() if args.serve == "peer" else ours(remat, args.chunk, bool(place)))
         return
     commands = {
         f"imitation_jax, remat {remat}": [sys.executable, __file__, f"--serve={remat}", f"--chunk={args.chunk}"]
         for remat in args.remat.split(",")
     }
+    commands["imitation_jax, remat full, as on a mesh"] = [sys.executable, __file__, "--serve=full mesh"]
     if args.peer_python:
         commands["transformers + PyTorch"] = [args.peer_python, __file__, "--serve=peer"]
     runs = {

@@ -84,6 +84,12 @@ def test_nothing_left_is_one_clear_line(config, tmp_path):
             prepare(config, str(tmp_path / "out"))
         assert "\n" not in str(error.value)
         assert not (tmp_path / "out").exists()
+        rejected = tmp_path / "out.tmp" / "rejected.jsonl"
+        if content:
+            assert f"(see {rejected})" in str(error.value)
+            assert [row["row"] for row in lines(rejected)] == content
+        else:
+            assert not rejected.exists()
 
 
 def test_a_long_row_is_set_aside(config, tmp_path):

@@ -38,6 +38,13 @@ def test_roles_and_further_keys(tmp_path, name):
     }
 
 
+def test_a_rows_own_messages_do_not_overwrite_the_converted_turns(tmp_path):
+    other = {"messages": [{"role": "user", "content": "raw"}], "items": ["tag"], "leading_turn_dropped": "yes"}
+    (item,) = read(tmp_path, {"id": "a", "conversations": [H, G]} | other)
+    assert [message["content"] for message in item["messages"]] == ["q", "a"]
+    assert item["items"] == ["tag"] and "leading_turn_dropped" not in item
+
+
 @pytest.mark.parametrize("model", ["gpt", "chatgpt", "bing", "bard", "assistant"])
 @pytest.mark.parametrize("key", ["conversations", "items", "messages"])
 def test_names_of_the_model_and_of_the_turns(tmp_path, model, key):

@@ -5,10 +5,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
 import pytest
+from etils import epath
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from imitation_jax.data import builder, rows, tokens
 from imitation_jax.tokenizers.chat import ChatTemplate
@@ -102,6 +106,29 @@ def test_no_data_left_is_one_clear_line(tmp_path, tokenizer, template, lines, me
         with pytest.raises(ValueError, match=message) as error:
             tokens.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
         assert "\n" not in str(error.value) and "d.jsonl" in str(error.value)
+
+
+class Bucket(MemoryFileSystem):
+    """What gcsfs is to epath, without a network."""
+
+    store, pseudo_dirs = {}, [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+
+def test_a_tfds_folder_in_a_bucket_is_copied_for_the_time(tmp_path, data, tokenizer, template, monkeypatch):
+    wanted = contents(tokens.load(data, tokenizer, template, tmp_path / "1"))
+    builder.build(lambda: map(talk, range(100)), tmp_path / "made" / "tfds")
+    systems = {"gcs": Bucket(), "file": LocalFileSystem()}
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: systems[name])
+    systems["gcs"].put(str(tmp_path / "made"), "gs://bucket/made", recursive=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    assert contents(tokens.load("gs://bucket/made", tokenizer, template, tmp_path / "2")) == wanted
+    assert [row for _, row in tokens.read("gs://bucket/made")] == list(map(talk, range(100)))
+    assert not list((tmp_path / "scratch").iterdir()) and len(list((tmp_path / "2").iterdir())) == 2
 
 
 def test_nothing_there(tmp_path, tokenizer, template):

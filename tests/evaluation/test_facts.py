@@ -24,6 +24,16 @@ def test_cloze_scoring_by_sum_and_by_byte(tmp_path, config_of, scripted, answer_
     assert found["chance"] == 0.5
 
 
+def test_a_question_that_does_not_fit_keeps_its_end_and_says_so(tmp_path, config_of, scripted, answer_all):
+    texts = {"1": "x", "2": "y " * 50}
+    rows = [{"id": key, "question": text, "choices": ["a", "b"], "answer": 0} for key, text in texts.items()]
+    engine = scripted(context=40)
+    samples, found = answer_all(facts, engine, config_of("facts", data=write(tmp_path / "f.jsonl", rows)))
+    assert [sample["cut"] for sample in samples] == [False, True]
+    assert found["counts"] == {"questions_cut": 1}
+    assert len(engine.requests[2].context) == 39 and engine.asked[2].endswith("y \nAnswer: a")
+
+
 def test_arc_easy_reads_as_it_is(lent, config_of):
     items = facts.read(config_of("facts", data=str(lent("arc_easy/arc_easy.jsonl")), limit=300))
     oracle = [json.loads(line) for line in open(lent("oracle_smollm2/arc_easy.jsonl"), encoding="utf-8")]

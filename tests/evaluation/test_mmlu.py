@@ -74,6 +74,18 @@ def test_shots_that_do_not_fit_are_dropped_and_counted(folder, config_of, script
     assert "shot 4?" not in rows[0]["prompt"] and "shot 3?" in rows[0]["prompt"]
 
 
+def test_one_call_scores_all_subjects(folder, config_of, scripted, answer_all, monkeypatch):
+    engine, calls = scripted(), []
+
+    def score(requests, on_result):
+        calls.append(len(requests))
+        return type(engine).score(engine, requests, on_result)
+
+    monkeypatch.setattr(engine, "score", score)
+    answer_all(mmlu, engine, config_of("mmlu", data_dir=folder))
+    assert calls == [4 * 4]
+
+
 def test_bad_folders_and_files_are_named(folder, config_of, tmp_path):
     with pytest.raises(FileNotFoundError, match="data_dir"):
         mmlu.read(config_of("mmlu", data_dir=str(tmp_path / "nowhere")))

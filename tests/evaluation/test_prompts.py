@@ -1,6 +1,6 @@
 import pytest
 
-from imitation_jax.evaluation.prompts import encode_pair, encode_pairs, with_shots_that_fit
+from imitation_jax.evaluation.prompts import cut_to_fit, encode_pairs, with_shots_that_fit
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 
@@ -9,6 +9,10 @@ def tokenizer(request):
     if request.param == "smollm2":
         return request.getfixturevalue("smollm2_tokenizer")
     return load_tokenizer(request.getfixturevalue("lent")("tokenizers/llama_tokenizer.model"))
+
+
+def encode_pair(tokenizer, context, continuation):
+    return encode_pairs(tokenizer, context, [continuation])[0]
 
 
 def test_both_parts_together_are_the_text_encoded_whole(tokenizer):
@@ -55,3 +59,9 @@ def test_shots_are_dropped_until_the_prompt_fits(limit, kept):
 def test_a_question_that_does_not_fit_keeps_its_end():
     pairs, count = with_shots_that_fit(["a"], encode_numbers, 4)
     assert (pairs, count) == ([([3, 4, 5], [6])], -1)
+
+
+def test_only_what_does_not_fit_is_cut():
+    pairs = [([1, 2, 3], [4]), ([1, 2, 3], [5, 6])]
+    assert cut_to_fit(pairs, 5) == (pairs, False)
+    assert cut_to_fit(pairs, 4) == ([([2, 3], [4]), ([2, 3], [5, 6])], True)

@@ -10,10 +10,10 @@ from etils import epath
 from imitation_jax.evaluation.results import Samples, digest, model_name, read_result, safe_name, write_result
 
 WRITER = """
-import os, signal, sys
+import os, pathlib, signal, sys
 from etils import epath
 from imitation_jax.evaluation.results import Samples
-samples = Samples(epath.Path(sys.argv[1]), "settings")
+samples = Samples(epath.Path(sys.argv[1]), "settings", pathlib.Path("unused"))
 for k in range(3):
     samples.append({"id": str(k), "prediction": "\\u00e9\\ud800\\u2028"})
 os.kill(os.getpid(), signal.SIGKILL)
@@ -25,9 +25,9 @@ def test_what_was_appended_before_a_kill_9_is_read_back(tmp_path):
     done = subprocess.run([sys.executable, "-c", WRITER, str(final)], env={**os.environ, "PYTHONPATH": os.getcwd()})
     assert done.returncode == -signal.SIGKILL
     assert not final.exists()
-    with open(f"{final}.partial", "ab") as file:
+    with open(f"{final}.settings.partial", "ab") as file:
         file.write(b'{"sample": {"id": "3", "predic')  # what a kill in the middle of a write leaves
-    samples = Samples(final, "settings")
+    samples = Samples(final, "settings", tmp_path)
     assert list(samples.rows) == ["0", "1", "2"]
     samples.append({"id": "3", "prediction": "whole"})
     rows = samples.finish(["3", "1", "0", "2"])
@@ -38,20 +38,43 @@ def test_what_was_appended_before_a_kill_9_is_read_back(tmp_path):
     assert os.listdir(tmp_path) == ["task.samples.jsonl"]
 
 
-def test_other_settings_begin_anew(tmp_path):
+def test_other_settings_leave_the_work_alone(tmp_path):
     final = epath.Path(tmp_path / "task.samples.jsonl")
-    first = Samples(final, "settings")
-    first.append({"id": "a"})
-    assert Samples(final, "other").rows == {}
-    assert Samples(final, "settings").rows == {}  # the second start has emptied the file
+    with Samples(final, "settings", tmp_path) as first:
+        first.append({"id": "a"})
+    with Samples(final, "mistyped", tmp_path) as other:
+        assert other.rows == {}
+        other.finish([])
+        other.discard()
+    assert Samples(final, "settings", tmp_path).rows == {"a": {"id": "a"}}
+
+
+def test_a_second_evaluate_of_the_same_task_is_refused(tmp_path):
+    final = epath.Path(tmp_path / "task.samples.jsonl")
+    with Samples(final, "settings", tmp_path) as first:
+        first.append({"id": "a"})
+        with pytest.raises(BlockingIOError, match="another evaluate is at it") as error:
+            Samples(final, "settings", tmp_path)
+        assert "\n" not in str(error.value) and str(first.partial) in str(error.value)
+        first.append({"id": "b"})
+    assert list(Samples(final, "settings", tmp_path).rows) == ["a", "b"]
+
+
+def test_work_for_a_bucket_waits_in_the_cache_folder(tmp_path):
+    partials = set()
+    for final, settings in (("gs://b/task.jsonl", "1"), ("gs://b/task.jsonl", "2"), ("gs://c/task.jsonl", "1")):
+        with Samples(epath.Path(final), settings, tmp_path / "cache") as samples:
+            samples.append({"id": "a"})
+            partials.add(samples.partial)
+    assert len(partials) == 3 and {path.parent for path in partials} == {tmp_path / "cache"}
 
 
 def test_seconds_add_up_over_starts(tmp_path):
     final = epath.Path(tmp_path / "task.samples.jsonl")
-    first = Samples(final, "settings")
-    first._before = 100.0
-    first.append({"id": "a"})
-    assert Samples(final, "settings").seconds >= 100.0
+    with Samples(final, "settings", tmp_path) as first:
+        first._before = 100.0
+        first.append({"id": "a"})
+    assert Samples(final, "settings", tmp_path).seconds >= 100.0
 
 
 def test_names(tmp_path):

@@ -25,27 +25,34 @@ def one_device():
     return make_mesh("", jax.devices()[:1])
 
 
-def word_tokenizer(size: int) -> Tokenizer:
-    """`size` ids, one a word, with a chat template."""
+def word_tokenizer(size: int, template: str | None = TEMPLATE) -> Tokenizer:
+    """`size` ids, one a word."""
     words = ["<s>", "</s>", "user", "assistant", *(f"w{number}" for number in range(4, size))]
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(dict(zip(words, range(size), strict=True)), "w4"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE})
+    return Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": template})
 
 
 @pytest.fixture
 def hf_folder(tmp_path):
     """`hf_folder("multi_head", key=value)` is that model's folder, its config.json as transformers wrote it.
 
-    Keywords change the config.json, `tensors` replaces the weights, `ids` is the size of the tokenizer.
+    Keywords change the config.json, `tensors` replaces the weights, `ids` is the size of the tokenizer and `template`
+    its chat template.
     """
 
-    def write(name: str, tensors: dict[str, np.ndarray] | None = None, ids: int | None = None, **changes) -> Path:
+    def write(
+        name: str,
+        tensors: dict[str, np.ndarray] | None = None,
+        ids: int | None = None,
+        template: str | None = TEMPLATE,
+        **changes,
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         config = oracles()["configs"][name]
         save_file(tensors or weights(config), folder / "model.safetensors", metadata={"format": "pt"})
-        word_tokenizer(ids or config["vocab_size"]).save(folder)
+        word_tokenizer(ids or config["vocab_size"], template).save(folder)
         (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
         return folder
 

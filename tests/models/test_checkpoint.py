@@ -32,7 +32,7 @@ def test_round_trip(saved):
     again = load_model(f"orbax:{workdir}")
     equal(again.params, model.params)
     assert again.config == model.config and again.config.rope_scaling.factor == 8.0
-    assert again.family is model.family and again.name == "run-0"
+    assert again.family is model.family
     assert again.tokenizer.files() == model.tokenizer.files()
     assert again.template.fingerprint == model.template.fingerprint
     assert again.template.tokenize(MESSAGES) == model.template.tokenize(MESSAGES)
@@ -77,13 +77,35 @@ def test_checkpoints_are_not_written_over(saved, refused):
         save_model(model, f"orbax:{workdir}")
 
 
-@pytest.mark.parametrize(
-    ("step", "kind", "reason"), [("7", FileNotFoundError, "no step 7; there are 0"), ("last", ValueError, "@0")]
-)
-def test_an_unknown_step(saved, step, kind, reason, refused):
+def test_an_unknown_step(saved, refused):
+    with refused(FileNotFoundError, f"{saved[1]}/checkpoints: no step 7; there are 0"):
+        load_model(f"orbax:{saved[1]}@7")
+    for other in ("last", "", "-1"):
+        with refused(FileNotFoundError, f"{saved[1]}@{other}/checkpoints", "write orbax:WORKDIR[@STEP]"):
+            load_model(f"orbax:{saved[1]}@{other}")
+
+
+def test_a_path_with_an_at_sign(saved, tmp_path):
+    model, workdir = saved
+    for name in ("me@corp/run", "me@2/run", "run@home"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        workdir = workdir.rename(tmp_path / name)
+        for step in ("", "@0"):
+            assert checkpoint.locate(f"{workdir}{step}") == (str(workdir), 0)
+        equal(load_model(f"orbax:{workdir}@0").params, model.params)
+
+
+def test_a_step_that_is_not_whole_is_none(saved):
     workdir = saved[1]
-    with refused(kind, workdir, reason):
-        load_model(f"orbax:{workdir}@{step}")
+    (workdir / "checkpoints/9.orbax-checkpoint-tmp").mkdir()
+    assert checkpoint.locate(str(workdir)) == (str(workdir), 0)
+
+
+def test_a_model_without_a_template(hf_folder, tmp_path):
+    folder = hf_folder("multi_head", template=None)
+    save_model(load_model(f"hf:{folder}"), f"orbax:{tmp_path}/run")
+    assert load_model(f"orbax:{tmp_path}/run").template is None
+    assert "USER: w5" in load_model(f"orbax:{tmp_path}/run", template="lineage").template.render(MESSAGES)
 
 
 def test_no_checkpoint(tmp_path, refused):
@@ -96,7 +118,8 @@ def test_no_checkpoint(tmp_path, refused):
 def test_a_newer_step_is_the_one_that_is_read(saved):
     model, workdir = saved
     (workdir / "checkpoints/0").rename(workdir / "checkpoints/12")
-    assert load_model(f"orbax:{workdir}").name == "run-12"
+    assert checkpoint.locate(str(workdir)) == (str(workdir), 12)
+    equal(load_model(f"orbax:{workdir}").params, model.params)
     with checkpoint.open_manager(str(workdir)) as manager:
         assert manager.all_steps() == [12]
 

@@ -44,7 +44,7 @@ def test_kinds(kind, write, as_hf):
     model = load_model(f"gguf:{path}")
     equal(as_hf(model), expected)
     assert model.config == llama.config_from_hf(oracles()["configs"]["grouped_tied"])
-    assert model.name == f"tiny-{kind.name}" and model.tokenizer.encode("ab") == [4]
+    assert model.tokenizer.encode("ab") == [4]
     error = max(np.abs(expected[name] - array).max() for name, array in weights(hf).items())
     assert (error == 0) == (kind is Kind.F32) and error < 0.2
 

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -42,7 +43,7 @@ def test_weights_arrive_in_their_shards(hf_folder, as_hf):
     up = model.params["layers"]["mlp"]["up"]
     assert up.addressable_shards[0].data.shape == (2, 12, 40)
     equal(as_hf(model), weights(ARCHITECTURES["llama3_rope"]))
-    assert model.name == "llama3_rope" and model.family is llama
+    assert model.family is llama
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -96,6 +97,51 @@ def test_an_export_replaces_an_earlier_one(hf_folder, tmp_path, as_hf, monkeypat
         again = load_model(f"hf:{out}")
         assert again.config == model.config
         equal(as_hf(again), as_hf(model))
+
+
+def test_a_tensor_is_read_once_whatever_the_mesh(hf_folder, monkeypatch):
+    read = Counter()
+    opened = huggingface.open_tensors
+
+    def counting(folder):
+        tensors = opened(folder)
+        return {name: lambda name=name: read.update([name]) or tensors[name]() for name in tensors}
+
+    monkeypatch.setattr(huggingface, "open_tensors", counting)
+    load_model(f"hf:{hf_folder('llama3_rope')}", make_mesh("data=2,fsdp=4"))
+    assert read == Counter(weights(ARCHITECTURES["llama3_rope"]).keys())
+
+
+def test_an_export_that_is_cut_off_does_not_load(hf_folder, tmp_path, small_shards, monkeypatch, refused):
+    """Neither as the model that was there before, with some of its files replaced."""
+    model, out, save_file = load_model(f"hf:{hf_folder('grouped_tied')}"), tmp_path / "out", huggingface.save_file
+    save_model(model, f"hf:{out}")
+
+    def full_disk(tensors, path, metadata):
+        if path.name.startswith("model-00003"):
+            raise OSError("No space left on device")
+        assert not list(out.glob("*.tmp"))  # each file is whole before the next is begun
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(huggingface, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_model(model, f"hf:{out}")
+    with refused(FileNotFoundError, out / "config.json"):
+        load_model(f"hf:{out}")
+
+
+@pytest.mark.parametrize("spec", ["lineage", "file"])
+def test_the_template_that_was_trained_with_is_exported(spec, hf_folder, tmp_path, caplog):
+    """Also over what a folder held before: transformers reads chat_template.jinja first."""
+    (tmp_path / "file").write_text("{% for m in messages %}{{ m.content }} </s> {% endfor %}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/chat_template.jinja").write_text("{{ stale }}")
+    model = load_model(f"hf:{hf_folder('multi_head')}", template=spec if spec == "lineage" else str(tmp_path / spec))
+    save_model(model, f"hf:{tmp_path}/out")
+    written = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert written["chat_template"] == model.template.source == load_model(f"hf:{tmp_path}/out").template.source
+    assert model.tokenizer.chat_template != model.template.source
+    assert ("encodes each turn on its own" in caplog.text) == (spec == "lineage")
 
 
 def test_bfloat16_in_and_out(hf_folder, tmp_path, as_hf):

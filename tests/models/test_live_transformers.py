@@ -9,26 +9,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.models.load import load_model, save_model
 
 pytestmark = pytest.mark.slow
-DIALOGUES, LENGTH = 4, 256
+DIALOGUES, LENGTH = 20, 600
+PROMPTS, NEW_TOKENS = 20, 48
+TIE = 1e-4
+RENDER = """
+import json, sys
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+print(json.dumps(tokenizer.apply_chat_template(json.loads(sys.argv[2]), tokenize=False)))
+"""
 
 
 @pytest.fixture(scope="module")
-def transformers_logits(tmp_path_factory):
-    """`transformers_logits(path, rows)` is the float32 logits (S, V) of each row of ids."""
+def oracle_python():
     python = os.environ.get("IMITATION_ORACLE_PYTHON")
     if not python:
         pytest.skip("IMITATION_ORACLE_PYTHON names no interpreter with torch, transformers and gguf")
+    return python
 
-    def run(path: Path, rows: list[list[int]]) -> list[np.ndarray]:
+
+@pytest.fixture(scope="module")
+def transformers(oracle_python, tmp_path_factory):
+    """`transformers(model path, rows of ids, ...)` is the folder that transformers_logits.py filled."""
+
+    def run(path: Path, rows: list[list[int]], *args: int) -> Path:
         folder = tmp_path_factory.mktemp("transformers")
         (folder / "ids.json").write_text(json.dumps(rows))
         script = Path(__file__).with_name("transformers_logits.py")
-        subprocess.run([python, script, path, folder / "ids.json", folder / "logits.npz"], check=True)
-        with np.load(folder / "logits.npz") as arrays:
-            return [arrays[f"arr_{number}"] for number in range(len(rows))]
+        subprocess.run([oracle_python, script, path, folder / "ids.json", folder, *map(str, args)], check=True)
+        return folder
 
     return run
 
@@ -55,18 +68,70 @@ def rows(lent, smollm2):
     pytest.skip("the sample has too few long dialogues")
 
 
-def largest_difference(ours, theirs):
-    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+@pytest.fixture(scope="module")
+def theirs(transformers, smollm2_gguf, rows):
+    return transformers(smollm2_gguf, rows)
 
 
-def test_logits_of_the_gguf_file_and_of_what_is_exported(
-    smollm2, smollm2_gguf, rows, logits_of, transformers_logits, tmp_path
-):
-    ours = [logits_of(smollm2, [row])[0] for row in rows]
-    theirs = transformers_logits(smollm2_gguf, rows)
-    print("largest difference to transformers:", largest_difference(ours, theirs))
+@pytest.fixture(scope="module")
+def differences(smollm2, rows, theirs, logits_of):
+    """Our logits' largest difference to those of transformers, and the root of their mean square."""
+    largest, squares = 0.0, 0.0
+    for number, row in enumerate(rows):
+        difference = logits_of(smollm2, [row])[0] - np.load(theirs / f"{number}.npy")
+        largest = max(largest, float(np.abs(difference).max()))
+        squares += float(np.square(difference).mean(dtype=np.float64)) / len(rows)
+    print(f"difference to transformers: largest {largest:.3g}, root mean square {squares**0.5:.3g}")
+    return largest, squares**0.5
+
+
+def test_logits_of_what_is_exported_equal_those_of_the_gguf_file(smollm2, rows, theirs, transformers, tmp_path):
+    """The export holds the very weights that transformers itself reads out of the GGUF file."""
     save_model(smollm2, f"hf:{tmp_path}/out")
-    exported = transformers_logits(tmp_path / "out", rows)
-    # The export holds the very weights that transformers itself reads out of the GGUF file.
-    assert largest_difference(theirs, exported) == 0
-    assert largest_difference(ours, theirs) <= 1e-4
+    exported = transformers(tmp_path / "out", rows)
+    for number in range(len(rows)):
+        np.testing.assert_array_equal(*(np.load(folder / f"{number}.npy") for folder in (exported, theirs)))
+
+
+def test_logits_are_near(differences):
+    assert differences[1] <= 2e-5
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="two correct float32 computations of this model differ by up to 1.4e-4: transformers' sdpa from its eager "
+    "attention by 1.36e-4, and from exact arithmetic by 1.37e-4",
+)
+def test_every_logit_is_within_1e_4(differences):
+    assert differences[0] <= 1e-4
+
+
+def test_greedy_continuations(smollm2, smollm2_gguf, lent, one_device, transformers, logits_of):
+    """Token for token; where they part, the two best tokens lie within TIE of each other, here and there."""
+    questions = [json.loads(line)["prompt"] for line in open(lent("koala_test_set/koala_test_set.jsonl"))]
+    prompts = [smollm2.template.prompt_ids([{"role": "user", "content": text}]) for text in questions]
+    prompts = [ids for ids in prompts if len(ids) < 400][:PROMPTS]
+    ours = Engine(smollm2, one_device).generate([GenerateRequest(ids, NEW_TOKENS) for ids in prompts])
+    folder = transformers(smollm2_gguf, prompts, NEW_TOKENS)
+    same = 0
+    for number, (prompt, mine) in enumerate(zip(prompts, ours, strict=True)):
+        them = json.loads((folder / f"{number}.json").read_text())
+        end = next((at for at, i in enumerate(them["ids"]) if i in smollm2.template.stop_ids), NEW_TOKENS)
+        if mine.ids == them["ids"][:end]:
+            same += 1
+            continue
+        pairs = enumerate(zip(mine.ids, them["ids"], strict=False))
+        at = next((at for at, (a, b) in pairs if a != b), min(len(mine.ids), end))
+        last, best = np.sort(logits_of(smollm2, [prompt + mine.ids[:at]])[0, -1])[-2:]
+        assert best - last <= TIE and them["gaps"][at] <= TIE, f"prompt {number}, token {at}"
+    print(f"{same} of {len(prompts)} continuations are the same")
+    assert len(prompts) == PROMPTS and same >= PROMPTS - 2
+
+
+def test_the_exported_template_is_the_one_that_was_trained_with(hf_folder, oracle_python, tmp_path):
+    messages = [{"role": "user", "content": "w5 w6"}, {"role": "assistant", "content": "w7"}]
+    model = load_model(f"hf:{hf_folder('multi_head')}", template="lineage")
+    save_model(model, f"hf:{tmp_path}/out")
+    argv = [oracle_python, "-c", RENDER, tmp_path / "out", json.dumps(messages)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == model.template.render(messages)

@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -46,7 +48,7 @@ def workdir(tmp_path, style_config):
         answers[name] = tmp_path / f"{name}.jsonl"
         write_lines(epath.Path(answers[name]), rows)
     for name in outputs:
-        run.evaluate(style_config(answers[name], answers["teacher"], name), [], str(tmp_path))
+        run.evaluate(style_config(answers[name], answers["teacher"], name), [], str(tmp_path), tmp_path)
     for name, hits in (("base", 30), ("student", 29)):
         correct = [k < hits for k in range(60)]
         result = {
@@ -112,11 +114,31 @@ def test_the_table_has_every_cell(workdir):
 def test_a_report_from_little(tmp_path):
     result = {"task": "facts", "model": "m", "metrics": {"accuracy": {"value": None, "stderr": None, "n": 0}}}
     write_result(epath.Path(tmp_path) / "eval/m/facts.json", result)
-    (tmp_path / "eval/m/mmlu.samples.jsonl.partial").write_text("{}\n")
+    for settings in ("0a", "1b"):
+        (tmp_path / f"eval/m/mmlu.samples.jsonl.{settings}.partial").write_text("{}\n")
     words = " ".join(Page(open(write_report(str(tmp_path))[0], encoding="utf-8").read()).words)
     assert "No model is marked as base" in words
     assert "No training curve" in words
-    assert "m/mmlu" in words
+    assert words.count("m/mmlu") == 1
+
+
+def test_several_bases_judge_nothing(workdir):
+    folder = workdir / "eval" / "other"
+    folder.mkdir()
+    result = json.loads((workdir / "eval/base/facts.json").read_text())
+    (folder / "facts.json").write_text(json.dumps(result | {"model": "other"}))
+    path, text = write_report(str(workdir))
+    said = "2 models are base models (base, other), so no student is judged"
+    assert said in text and "paper's finding" not in text
+    assert said in " ".join(Page(open(path, encoding="utf-8").read()).words)
+
+
+def test_without_matplotlib_one_line_tells_what_to_install(workdir):
+    code = "import runpy, sys; sys.modules['matplotlib'] = None; "
+    code += "runpy.run_module('imitation_jax.report', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, f"--workdir={workdir}"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: the figures need matplotlib; pip install 'imitation_jax[demo]'\n"
 
 
 def test_the_same_files_give_the_same_page(workdir):

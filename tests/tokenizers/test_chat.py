@@ -171,8 +171,16 @@ def test_template_files(smollm2, tmp_path):
 
 
 def test_no_template(llama):
-    with pytest.raises(ValueError, match="has no chat template: set template to 'lineage'"):
-        load_template("model", llama)
+    assert llama.chat_template is None and load_template("model", llama) is None
+
+
+def test_the_calendar_day_changes_nothing(llama):
+    # As Llama 3.2's template does it.
+    source = (
+        "{% set day = '26 Jul 2024' %}{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ day }}{% for m in messages %} {{ m.content }}{% endfor %}"
+    )
+    assert ChatTemplate(source, llama).render(DIALOGUES[0]).startswith("26 Jul 2024 ")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_the_paper_s_training():
     assert (config.batch_size, config.data.seq_len, config.epochs, config.model.template) == (32, 2048, 1, "lineage")
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("weight_magnitude", 2e-3, "constant")
-    assert (optimizer.warmup_steps, optimizer.warmup_fraction, optimizer.clip_norm) == (1000, 0.0, 1.0)
+    assert (optimizer.warmup_steps, optimizer.schedule, optimizer.clip_norm) == (1000, "constant", 1.0)
     assert (optimizer.b1, optimizer.decay_exponent, optimizer.min_rms) == (0.9, 0.95, 1e-3)
 
 
@@ -44,7 +44,10 @@ def test_the_paper_s_training():
         ("dtype", "float16", "dtype='float16' is none of auto, float32, bfloat16"),
         ("optimizer.schedule", "step", "optimizer.schedule='step' is none of"),
         ("optimizer.name", "sgd", "optimizer.name='sgd' is none of"),
-        ("optimizer.warmup_steps", 10, "warmup_steps and optimizer.warmup_fraction are both given"),
+        ("optimizer.clip_norm", 0.0, "optimizer.clip_norm=0.0 must be more than 0"),
+        ("optimizer.learning_rate", -1.0, "optimizer.learning_rate=-1.0 must be more than 0"),
+        ("optimizer.b2", 1.5, "optimizer.b2=1.5 must lie between 0 and 1"),
+        ("evaluate.max_new_tokens", 0, "evaluate.max_new_tokens=0 must be 1 or more"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_read(mesh, config, key, value, message):

@@ -95,7 +95,8 @@ def test_the_step_never_holds_all_logits(spec, accumulation):
     jax.set_mesh(mesh)
     abstract = abstract_params(llama, config, mesh)
     optimizer_config = training.get_config().optimizer
-    optimizer = make_optimizer(optimizer_config, make_schedule(optimizer_config, 10))
+    schedule = make_schedule(optimizer_config, 10)
+    optimizer = make_optimizer(optimizer_config, schedule)
     sharding = state_shardings(optimizer, abstract, mesh)
     train_step = make_train_step(
         llama,
@@ -105,6 +106,7 @@ def test_the_step_never_holds_all_logits(spec, accumulation):
         remat="full",
         chunk=chunk,
         accumulation=accumulation,
+        schedule=schedule,
         state_sharding=sharding,
         mesh=mesh,
     )

@@ -1,10 +1,11 @@
 import json
+import resource
+import signal
 
 import numpy as np
 import pytest
 from etils import epath
 from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import RecordWriter  # noqa: F401  (the format that `events` reads)
 
 from imitation_jax.training.metrics import MetricsWriter
 
@@ -52,7 +53,29 @@ def test_tensorboard_has_every_number_and_text(tmp_path):
     with MetricsWriter(epath.Path(tmp_path), 0) as writer:
         writer.write(1, {"loss": 2.5, "mfu": 0.5})
         writer.write_text(1, "sample/0", "Hello")
+    with MetricsWriter(epath.Path(tmp_path), 1) as writer:
+        writer.write(2, {"mfu": 0.25})
+    # TensorBoard forgets steps from here on that earlier files hold.
+    assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [1, 2]
     values = {value.tag: (event.step, value) for event in events(tmp_path) for value in event.summary.value}
+    assert values["mfu"][0] == 2
     assert values["loss"][0] == 1 and values["loss"][1].simple_value == pytest.approx(2.5)
     text = next(value for tag, (_, value) in values.items() if "sample" in tag)
     assert b"Hello" in text.SerializeToString()
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path):
+    with MetricsWriter(epath.Path(tmp_path), 0) as writer:
+        writer.write(1, {"loss": 1.0})
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 10, hard))
+            with pytest.raises(OSError, match="metrics could not be written .File too large.; free some space"):
+                writer.write(2, {"loss": 1.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            signal.signal(signal.SIGXFSZ, before)
+    # What the failed write left is cut off by the next start.
+    with MetricsWriter(epath.Path(tmp_path), 1):
+        assert lines(tmp_path) == ['{"step": 1, "loss": 1.0}']

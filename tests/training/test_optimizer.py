@@ -58,9 +58,11 @@ def test_a_run_shorter_than_the_warmup_never_leaves_it(schedule):
     assert got == pytest.approx(np.arange(6) / 1000, abs=1e-7)
 
 
-def test_two_warmups_and_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="warmup_steps and optimizer.warmup_fraction are both given"):
-        make_schedule(options(warmup_steps=10, warmup_fraction=0.1), 100)
+def test_warmup_steps_come_before_the_fraction():
+    assert rates(100, schedule="constant", warmup_steps=10, warmup_fraction=0.5)[5] == pytest.approx(0.5)
+
+
+def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="optimizer.schedule='step' is none of constant, cosine, linear"):
         make_schedule(options(schedule="step"), 100)
     with pytest.raises(ValueError, match="optimizer.name='sgd' is none of adamw, weight_magnitude"):

@@ -17,7 +17,7 @@ from imitation_jax.parallel.sharding import BATCH, path_of
 from imitation_jax.training import config as training
 from imitation_jax.training.checkpoints import abstract_state
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
-from imitation_jax.training.start import random_params
+from imitation_jax.training.initial import random_params
 from imitation_jax.training.step import gradients, loss_sums, make_train_step, state_shardings
 
 STUDENT = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
@@ -35,7 +35,8 @@ def trainer(mesh, name, accumulation=1):
     """The optimiser, the jitted step on a mesh, and the abstract state it takes."""
     config = training.get_config().optimizer
     config.update(name=name, learning_rate=1e-2, schedule="constant", warmup_fraction=0.0, weight_decay=0.1, eps=1e-4)
-    optimizer = make_optimizer(config, make_schedule(config, 10))
+    schedule = make_schedule(config, 10)
+    optimizer = make_optimizer(config, schedule)
     abstract = abstract_params(llama, STUDENT, mesh)
     sharding = state_shardings(optimizer, abstract, mesh)
     step = make_train_step(
@@ -46,6 +47,7 @@ def trainer(mesh, name, accumulation=1):
         remat="full",
         chunk=40,
         accumulation=accumulation,
+        schedule=schedule,
         state_sharding=sharding,
         mesh=mesh,
     )
@@ -152,7 +154,7 @@ def test_the_state_is_born_sharded(one_device):
     mesh = make_mesh("fsdp=4,tensor=2")
     optimizer, _, abstract = trainer(mesh, "weight_magnitude")
     place = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    model = LoadedModel("tiny", llama, STUDENT, None, None, None)
+    model = LoadedModel(llama, STUDENT, None, None, None)
     params = random_params(model, place["params"], seed=0)
     optimizer_state = jax.jit(optimizer.init, out_shardings=place["optimizer"])(params)
     for path, leaf in split({"params": params, "optimizer": optimizer_state}):

@@ -41,7 +41,7 @@ def test_the_mean_over_every_loss_bearing_token(params, student, dialogues, open
 
     mesh = make_mesh("fsdp=4,tensor=2")
     jax.set_mesh(mesh)
-    model = LoadedModel("tiny", llama, student, params, tokenizer, template)
+    model = LoadedModel(llama, student, params, tokenizer, template)
     evaluate = make_validation(model, open_stream(8), dtype="float32", chunk=40, mesh=mesh)
     for _ in range(2):  # each call reads from the start
         numbers, texts = evaluate(model, 3)

@@ -17,7 +17,7 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
     """The model that a new run starts from; its params are None where they will be random.
 
     Raises:
-      ValueError: a preset that does not exist, or is not the architecture of `model.init`.
+      ValueError: a preset that does not exist, or is not the architecture of `model.init`; or no chat template.
     """
     presets = {name: (family, cfg) for family in load.FAMILIES.values() for name, cfg in family.PRESETS.items()}
     if config.model.preset and config.model.preset not in presets:
@@ -37,6 +37,7 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
             load.check_fit(tokenizer, model.config, config.model.tokenizer)
             template = load_template(config.model.template, tokenizer)
             model = dataclasses.replace(model, tokenizer=tokenizer, template=template)
+        check_template(model, config.model.tokenizer or config.model.init)
         return model
     if not config.model.preset or not config.model.tokenizer:
         raise ValueError(
@@ -47,14 +48,38 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
     tokenizer = load_tokenizer(config.model.tokenizer)
     load.check_fit(tokenizer, model_config, config.model.tokenizer)
     template = load_template(config.model.template, tokenizer)
-    return LoadedModel(config.model.preset, family, model_config, None, tokenizer, template)
+    model = LoadedModel(family, model_config, None, tokenizer, template)
+    check_template(model, config.model.tokenizer)
+    return model
+
+
+def check_template(model: LoadedModel, where: str) -> None:
+    """Refuses a model that no dialogue can be written for.
+
+    Raises:
+      ValueError: naming where the template was looked for, and the choices.
+    """
+    if model.template is None:
+        raise ValueError(
+            f"model.template='model': {where} has no chat template; "
+            "give --config.model.template=lineage (USER: / GPT:) or a .jinja file"
+        )
 
 
 def saved_model(workdir: str, step: int) -> LoadedModel:
-    """The model of a checkpoint, without its weights."""
-    name, saved = checkpoint.read_model(f"{workdir}@{step}")
+    """The model of a checkpoint, without its weights.
+
+    Raises:
+      ValueError: a damaged checkpoint, or one that no run wrote.
+    """
+    saved = checkpoint.read_model(workdir, step)
+    if saved.template is None:
+        raise ValueError(
+            f"{workdir}: holds a model without a chat template, which no run wrote; choose another --workdir, "
+            f"and start from it with --config.model.init=orbax:{workdir} --config.model.template=lineage"
+        )
     family = load.FAMILIES[saved.family]
-    return LoadedModel(name, family, family.config_from_hf(saved.config), None, saved.tokenizer, saved.template)
+    return LoadedModel(family, family.config_from_hf(saved.config), None, saved.tokenizer, saved.template)
 
 
 def random_params(model: LoadedModel, sharding: Any, seed: int) -> Any:
