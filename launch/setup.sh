@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: finds an interpreter, makes .venv, installs this project into it. Sets PYTHON and GGUF.
 #   IMITATION_PYTHON   interpreter to use; default: the newest CPython 3.11-3.13 that runs, pyenv's folders included
 #   IMITATION_VENV     folder of the environment; default .venv
@@ -38,12 +39,13 @@ install_project() { # install_project EXTRAS
   for extra in ${1//,/ }; do
     if [ "$(cat "$venv/installed-$extra" 2>/dev/null)" != "$stamp" ]; then
       echo "installing imitation_jax[$extra] into $venv with $interpreter" >&2
-      if [ "$(cat "$venv/interpreter" 2>/dev/null)" != "$interpreter" ]; then
+      if [ "$(cat "$venv/interpreter" 2>/dev/null)" != "$interpreter" ] || [ ! -x "$venv/bin/pip" ]; then
         # Only what this script made, which carries that file, is ever removed.
         if [ -e "$venv/interpreter" ]; then rm -rf "$venv"; fi
         [ ! -e "$venv" ] || fail "$venv is there but was not made by this script; name another folder in IMITATION_VENV"
-        "$interpreter" -m venv "$venv" || fail "$interpreter cannot make $venv (Debian: install python3-venv)"
+        mkdir -p "$venv"
         echo "$interpreter" >"$venv/interpreter"
+        "$interpreter" -m venv "$venv" || fail "$interpreter cannot make $venv (Debian: install python3-venv)"
       fi
       "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]" ||
         fail "pip could not install imitation_jax[$extra]; its own message is above"

@@ -177,7 +177,8 @@ def test_no_template(llama):
 def test_the_calendar_day_changes_nothing(llama):
     # As Llama 3.2's template does it.
     source = (
-        "{% set day = '26 Jul 2024' %}{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}"
+        "{% set day = '26 Jul 2024' %}"
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}"
         "{{ day }}{% for m in messages %} {{ m.content }}{% endfor %}"
     )
     assert ChatTemplate(source, llama).render(DIALOGUES[0]).startswith("26 Jul 2024 ")

@@ -59,7 +59,7 @@ def student(prepared, tiny_tokenizer, tmp_path_factory):
     params = llama.init(config, jax.random.key(0))
     folder = tmp_path_factory.mktemp("student")
     template = load_template("model", tokenizer)
-    save_model(LoadedModel("student", llama, config, params, tokenizer, template), f"hf:{folder}")
+    save_model(LoadedModel(llama, config, params, tokenizer, template), f"hf:{folder}")
     return folder
 
 

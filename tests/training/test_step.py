@@ -16,8 +16,8 @@ from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of
 from imitation_jax.training import config as training
 from imitation_jax.training.checkpoints import abstract_state
-from imitation_jax.training.optimizer import make_optimizer, make_schedule
 from imitation_jax.training.initial import random_params
+from imitation_jax.training.optimizer import make_optimizer, make_schedule
 from imitation_jax.training.step import gradients, loss_sums, make_train_step, state_shardings
 
 STUDENT = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
