@@ -90,14 +90,16 @@ def write_dialogues():
 def command(tmp_path_factory):
     """`command("train", "--config=...", ...)` runs a command to its end in a process of its own, on one device.
 
-    `command.start(...)` only starts it; both share caches for the session, so that programs compile once.
+    `command.start(...)` only starts it; both share caches for the session, so that programs compile once, and with
+    little effort unless quick=False.
     """
     cache = tmp_path_factory.mktemp("cache")
 
-    def start(name: str, *args: str, devices: int = 1, **options) -> subprocess.Popen:
+    def start(name: str, *args: str, devices: int = 1, quick: bool = True, **options) -> subprocess.Popen:
         env = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "IMITATION_CACHE": str(cache),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),
         }
         argv = [sys.executable, "-m", f"imitation_jax.{name}", *map(str, args)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -20,14 +20,19 @@ def student():
 
 
 @pytest.fixture(scope="package", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs that are started twice compile once."""
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+def quick_compilation(tmp_path_factory):
+    """Compiling takes most of these tests' time: each program once, and with little effort."""
+    options = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
     yield
-    jax.config.update("jax_compilation_cache_dir", before[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -107,13 +107,13 @@ def test_a_first_start_that_failed_does_not_bind_the_workdir(config, tmp_path):
 
 def test_kill_and_sigterm_change_no_bit(command, tiny_config, dialogues, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    keys = {"data.path": dialogues, "epochs": 9, "steps": 100, "checkpoint.every": 7}
+    keys = {"data.path": dialogues, "epochs": 9, "steps": 80, "checkpoint.every": 12}
     flags = [f"--config={tiny_config}", *(f"--config.{key}={value}" for key, value in keys.items())]
     log = tmp_path / "log.txt"
 
     def start(workdir):
         with open(log, "w") as file:
-            return command.start("train", *flags, f"--workdir={workdir}", stderr=file)
+            return command.start("train", *flags, f"--workdir={workdir}", quick=False, stderr=file)
 
     def wait_for(process, step, text=""):
         """Until the process has said `text` and `step` stands in metrics.jsonl."""
@@ -123,10 +123,10 @@ def test_kill_and_sigterm_change_no_bit(command, tiny_config, dialogues, tmp_pat
             time.sleep(0.002)
 
     assert start(whole).wait() == 0, log.read_text()
-    assert len(records(whole)) == 100 and saved_steps(whole) == [98, 100]
+    assert len(records(whole)) == 80 and saved_steps(whole) == [72, 80]
 
     process = start(broken)
-    wait_for(process, random.SystemRandom().randint(16, 40))  # when step 14 is saved, step 7 is
+    wait_for(process, random.SystemRandom().randint(26, 40))  # when step 24 is saved, step 12 is
     process.kill()
     process.wait()
     killed_at = len(records(broken, ()))
@@ -137,8 +137,8 @@ def test_kill_and_sigterm_change_no_bit(command, tiny_config, dialogues, tmp_pat
     assert process.wait() == 75, log.read_text()
     assert "SIGTERM: step" in log.read_text()
     stopped = records(broken)
-    # The step of the signal is the newest checkpoint, not the last multiple of 7.
-    assert saved_steps(broken)[-1] == stopped[-1]["step"] == len(stopped) < 100
+    # The step of the signal is the newest checkpoint, not the last multiple of 12.
+    assert saved_steps(broken)[-1] == stopped[-1]["step"] == len(stopped) < 80
 
     assert start(broken).wait() == 0, log.read_text()
     assert f"resumed from step {len(stopped)}" in log.read_text()

@@ -85,6 +85,14 @@ def test_bfloat16_states_give_float32_sums_and_a_float32_gradient_of_the_weights
     assert abs(loss - wanted) < 1e-5 * wanted
 
 
+@pytest.fixture
+def full_optimization():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("full_optimization")
 @pytest.mark.parametrize("spec, accumulation", [("fsdp=1", 1), ("fsdp=4,tensor=2", 2)])
 def test_the_step_never_holds_all_logits(spec, accumulation):
     """Neither a buffer of the compiled train step nor all its temporary memory is as large as float32 (B, S, V)."""

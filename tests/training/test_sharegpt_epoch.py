@@ -81,7 +81,7 @@ def test_an_epoch_survives_five_kills(command, prepared, student, tmp_path):
 
     def start(workdir):
         with open(tmp_path / "log.txt", "w") as log:
-            return command.start("train", *flags, f"--workdir={workdir}", stdout=log, stderr=log)
+            return command.start("train", *flags, f"--workdir={workdir}", quick=False, stdout=log, stderr=log)
 
     def log():
         return (tmp_path / "log.txt").read_text()
