@@ -65,6 +65,7 @@ def run(main: Callable[[], int | None]) -> None:
     def guarded(argv: list[str]) -> None:
         del argv
         logging.set_verbosity(logging.INFO)
+        std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of every backend that is not there
         logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         if not DEBUG.value:
             sys.unraisablehook = _of_main_thread
