@@ -57,3 +57,26 @@ def test_bfloat16_in_bfloat16_out():
     assert got.dtype == jnp.bfloat16
     exact = by_hand(*(np.asarray(x, np.float32) for x in (q, k, v)), positions, np.ones((B, S)))
     np.testing.assert_allclose(np.asarray(got, np.float32), exact, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("length", [200, 512])
+def test_by_head_and_block_equals_the_plain_product(monkeypatch, length):
+    """Values and gradients of what one CPU runs and of what a mesh runs, on packed rows, one block and two."""
+    random = np.random.default_rng(0)
+    q, k, v, cotangent = (
+        jnp.asarray(random.normal(size=(2, length, heads, 16)), jnp.float32) for heads in (6, 2, 2, 6)
+    )
+    segments = jnp.asarray(np.sort(random.integers(0, 4, (2, length)), axis=1))
+    positions = jnp.arange(length) - jnp.argmax(segments[:, :, None] == segments[:, None, :], axis=-1)
+
+    def loss(q, k, v):
+        queries = {"q_positions_BS": positions, "q_segments_BS": segments}
+        keys = {"k_positions_BT": positions, "k_segments_BT": segments}
+        return jnp.sum(module.attention(q, k, v, **queries, **keys) * cotangent)
+
+    results = []
+    for one_cpu in (True, False):
+        monkeypatch.setattr(module, "on_one_cpu", lambda one_cpu=one_cpu: one_cpu)
+        results.append(jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v))
+    for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=2e-5)
