@@ -97,12 +97,8 @@ def test_logits_are_near(differences):
     assert differences[1] <= 2e-5
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="two correct float32 computations of this model differ by up to 1.4e-4: transformers' sdpa from its eager "
-    "attention by 1.36e-4, and from exact arithmetic by 1.37e-4",
-)
 def test_every_logit_is_within_1e_4(differences):
+    """Not met yet (1.7e-4): float32 round-off of both sides; transformers' two attentions differ by 1.36e-4."""
     assert differences[0] <= 1e-4
 
 
