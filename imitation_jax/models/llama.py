@@ -20,6 +20,7 @@ from imitation_jax.parallel.sharding import constrain, on_one_cpu
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]
 
+SUM_BLOCK = 192  # see `_product`
 # What the backward pass recomputes, by name: everything, all but the matrix products, nothing.
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -103,7 +104,26 @@ def linear(x: jax.Array, w: jax.Array) -> jax.Array:
         return jnp.tensordot(x, w, inputs)
     # The gradient of a plain matrix product is twice as fast there; on a mesh, B and S may not be merged.
     rows = x.reshape(x.shape[0] * x.shape[1], -1)
-    return (rows @ w.reshape(rows.shape[1], -1)).reshape(*x.shape[:2], *w.shape[inputs:])
+    return _product(rows, w.reshape(rows.shape[1], -1)).reshape(*x.shape[:2], *w.shape[inputs:])
+
+
+@jax.custom_jvp
+def _product(x_MD: jax.Array, w_DF: jax.Array) -> jax.Array:
+    """x @ w on a CPU, its float32 sums cut into blocks where nothing is differentiated.
+
+    XLA adds up 512 products before it starts a new sum, PyTorch's MKL 192: that errs a third less, and with it the
+    logits are within 1e-4 of transformers' on 19 of 20 dialogues instead of 1, for a tenth of a forward pass.
+    """
+    if x_MD.dtype != jnp.float32:
+        return x_MD @ w_DF
+    blocks = range(0, x_MD.shape[1], SUM_BLOCK)
+    return sum(x_MD[:, start : start + SUM_BLOCK] @ w_DF[start : start + SUM_BLOCK] for start in blocks)
+
+
+@_product.defjvp
+def _product_jvp(primals, tangents):
+    (x_MD, w_DF), (dx_MD, dw_DF) = primals, tangents
+    return x_MD @ w_DF, dx_MD @ w_DF + x_MD @ dw_DF
 
 
 class Attention(nnx.Module):
@@ -297,6 +317,8 @@ def unembedding(params: Params) -> jax.Array:
 def logits(params: Params, x_BSD: jax.Array) -> jax.Array:
     """(B, S, V) float32 logits of hidden states; for loss over long rows use the chunked loss instead."""
     unembed_VD = unembedding(params).astype(x_BSD.dtype)
+    if on_one_cpu() and x_BSD.dtype == jnp.float32:
+        return linear(x_BSD, unembed_VD.T)
     return jnp.einsum("bsd,vd->bsv", x_BSD, unembed_VD, preferred_element_type=jnp.float32)
 
 
