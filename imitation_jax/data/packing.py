@@ -60,7 +60,7 @@ def plan(lengths: np.ndarray, seq_len: int, seed: int, epoch: int, packing: bool
     block = np.argsort(random.random_raw(len(size)), kind="stable")
     if packing:
         block = block[np.argsort(-size[block], kind="stable")]
-        row = _best_fit(size[block], seq_len)
+        row = best_fit(size[block], seq_len)
     else:
         row = np.arange(len(size))
     rows = int(row.max()) + 1 if len(row) else 0
@@ -69,8 +69,8 @@ def plan(lengths: np.ndarray, seq_len: int, seed: int, epoch: int, packing: bool
     return Plan(block[np.argsort(row, kind="stable")], offsets)
 
 
-def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
-    """The row of each item; `sizes` descend and none is over `capacity`."""
+def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
+    """The row of each item, int64; `sizes` descend and none is over `capacity`."""
     row_of = np.empty(len(sizes), np.int64)
     spaces: list[int] = []  # distinct spaces left in open rows, ascending
     open_rows: dict[int, list[np.ndarray]] = {}  # space left -> the rows that have it

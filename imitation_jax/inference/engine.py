@@ -1,12 +1,16 @@
 """The face of inference: token requests in, results out.
 
-Sorts requests by length into batches of few static shapes, so that padding is small, memory is bounded and every
-program is compiled once; the loops themselves are in score.py and generate.py. Legend as there.
+prefixes.py says what is computed together, score.py and generate.py compute it; here requests become sequences, steps
+become batches of few static shapes within the memory that there is, and places in them become results. Legend as there.
 """
 
 import dataclasses
+import functools
 import math
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +18,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from imitation_jax.inference import generate, score
+from imitation_jax.inference.prefixes import Part, Step, order, plan
+from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import AXES, make_mesh
 from imitation_jax.parallel.sharding import path_of, shardings
+
+GIB = 2**30
+# Tokens that a step computes on each device of the batch axes, for every row of the batch size.
+TOKENS_PER_ROW = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +91,7 @@ class Engine:
     Attributes:
       config, tokenizer, template: the model's.
       mesh: where it runs.
+      tokens_forwarded: positions computed so far, padding included.
     """
 
     def __init__(
@@ -88,7 +99,7 @@ class Engine:
         model: LoadedModel,
         mesh: Mesh | None = None,
         batch_size: int = 16,
-        max_tokens_per_batch: int | None = None,
+        memory_gib: float = 0.0,
         compute_dtype: str = "float32",
     ):
         """Places the weights.
@@ -96,10 +107,9 @@ class Engine:
         Args:
           model: what `load_model` returns.
           mesh: default: the mesh that the weights are on, else one of all devices.
-          batch_size: rows of a batch.
-          max_tokens_per_batch: positions of a batch, padding and generated tokens included, which bounds the memory of
-            activations and cache: longer sequences run in fewer rows, at least one a device of the batch axes. Default
-            512 a row.
+          batch_size: rows that are generated at a time; a step of a scored or read text has 64 tokens for each of them.
+          memory_gib: of a device, for caches and activations, without the weights; what does not fit runs in smaller
+            batches. 0 takes half of what is free when it is needed.
           compute_dtype: "float32" or "bfloat16"; weights of matrix products are kept in it. Norms, softmax and
             log-likelihoods are float32 always.
 
@@ -108,8 +118,8 @@ class Engine:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be 1 or more")
-        if max_tokens_per_batch is not None and max_tokens_per_batch < 1:
-            raise ValueError(f"max_tokens_per_batch={max_tokens_per_batch}: must be 1 or more")
+        if not memory_gib >= 0:
+            raise ValueError(f"memory_gib={memory_gib}: must be 0 (half of what is free) or more")
         if compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute_dtype={compute_dtype!r}: expected float32 or bfloat16")
         self.config, self.tokenizer, self.template = model.config, model.tokenizer, model.template
@@ -117,11 +127,12 @@ class Engine:
         eos = frozenset() if model.tokenizer.eos_id is None else frozenset({model.tokenizer.eos_id})
         self._stop_ids = model.template.stop_ids if model.template else eos
         self.mesh = _without_sequence_axis(mesh or _mesh_of(model.params))
+        self.tokens_forwarded = 0
         self._family = model.family
         self._dtype = jnp.dtype(compute_dtype)
         self._ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self._batch_size = batch_size
-        self._max_tokens = max_tokens_per_batch or 512 * batch_size
+        self._memory_gib = memory_gib
         self._params = self._place(model)
 
     def score(
@@ -129,7 +140,7 @@ class Engine:
     ) -> list[Score]:
         """Log-likelihoods of continuations, in the order of the requests.
 
-        Requests that feed the model the same tokens, such as one-token choices after one context, share a row.
+        What several requests begin with is computed once, so hand over all there are in one call.
 
         Args:
           requests: an empty continuation scores 0.0 and is greedy; an empty context stands for the tokenizer's BOS, or
@@ -138,13 +149,15 @@ class Engine:
 
         Raises:
           ValueError: naming the request: it does not fit the model's context, holds an id that the vocabulary lacks,
-            or has an empty context and the tokenizer neither BOS nor EOS.
+            or has an empty context and the tokenizer neither BOS nor EOS; or one sequence does not fit the memory.
         """
         results = _Results(len(requests), on_result)
-        members: dict[bytes, list[int]] = {}
-        contexts: list[int] = []
+        asked: dict[bytes, list[tuple[int, int]]] = defaultdict(list)  # what is read -> (request, first place asked)
         for index, request in enumerate(requests):
-            context = self._context(request.context, index) if request.continuation else []
+            if not request.continuation:
+                results.put(index, Score(0.0, True, 0))
+                continue
+            context = self._context(request.context, index)
             length = len(context) + len(request.continuation) - 1
             if length > self.config.max_position_embeddings:
                 raise ValueError(
@@ -152,51 +165,62 @@ class Engine:
                     f"{len(request.continuation)} do not fit the model's {self.config.max_position_embeddings} "
                     "positions; shorten the context"
                 )
-            contexts.append(len(context))
-            self._check_ids([*context, *request.continuation], index)
-            if request.continuation:
-                fed = np.array([*context, *request.continuation[:-1]], np.int32).tobytes()
-                members.setdefault(fed, []).append(index)
-        for index, request in enumerate(requests):
-            if not request.continuation:
-                results.put(index, Score(0.0, True, 0))
+            self._check_ids(request.continuation, index)
+            self._check_ids(context, index)
+            read = np.empty(length, np.int32)
+            read[: len(context)] = context
+            read[len(context) :] = request.continuation[:-1]
+            asked[read.tobytes()].append((index, len(context) - 1))
+        sequences = [np.frombuffer(key, np.int32) for key in asked]
+        sorted_ = order(sequences)
+        members = list(asked.values())
+        sequences, members = [sequences[i] for i in sorted_], [members[i] for i in sorted_]
+        wanted = [min(start for _, start in those) for those in members]
+        left = {index: len(requests[index].continuation) for those in members for index, _ in those}
+        sums, all_greedy = defaultdict(list), defaultdict(lambda: True)
 
-        # A row asks for no more tokens than it has positions, so a batch's asked tokens have one static shape too.
-        rows: list[tuple[np.ndarray, list[int]]] = []
-        for key, indices in members.items():
-            fed = np.frombuffer(key, np.int32)
-            asked = [len(requests[index].continuation) for index in indices]
-            ends = np.cumsum(asked)
-            while indices:
-                fit = max(1, int(np.searchsorted(ends, len(fed), side="right")))
-                rows.append((fed, indices[:fit]))
-                indices, ends = indices[fit:], ends[fit:] - ends[fit - 1]
-        for batch, size, length in self._batches([len(fed) for fed, _ in rows], alike=True):
-            tokens_BS = np.zeros((size, length), np.int32)
-            asked_M = {
-                name: np.zeros(-(-size * length // score.CHUNK) * score.CHUNK, np.int32)
-                for name in ("row", "place", "target")
-            }
-            spans, count = [], 0
-            for row, number in enumerate(batch):
-                fed, indices = rows[number]
-                tokens_BS[row, : len(fed)] = fed
-                for index in indices:
-                    targets = requests[index].continuation
-                    span = slice(count, count + len(targets))
-                    asked_M["row"][span] = row
-                    asked_M["place"][span] = np.arange(len(targets)) + contexts[index] - 1
-                    asked_M["target"][span] = targets
-                    spans.append((index, span))
-                    count = span.stop
+        steps, cache = self._prepare(sequences, wanted)
+        for step in steps:
+            rows, shape = self._rows(step)
+            pieces, entries = [], []
+            for row, part in ((row, part) for row, filled in enumerate(step.rows) for part in filled.parts):
+                stop = part.start + len(part.places)
+                for index, start in members[part.sequence]:
+                    begin = max(start, part.start)
+                    if begin < stop:
+                        targets = requests[index].continuation[begin - start : stop - start]
+                        places = part.places[begin - part.start :]
+                        pieces.append((index, len(targets)))
+                        entries.append(np.stack([np.full_like(places, row), places, np.asarray(targets, np.int32)]))
+            count = sum(size for _, size in pieces)
+            size = max(shape[0] * shape[1], 1 << (count - 1).bit_length() if count else 0, score.CHUNK)
+            asked_3M = np.zeros((3, -(-size // score.CHUNK) * score.CHUNK), np.int32)
+            if entries:
+                asked_3M[:, :count] = np.concatenate(entries, axis=1)
             with jax.set_mesh(self.mesh):
-                scored = score.score_batch(
-                    self._family, self.config, self._params, tokens_BS, asked_M, count, dtype=self._dtype
+                cache, *scored = score.score_step(
+                    self._family,
+                    self.config,
+                    self._params,
+                    cache,
+                    rows,
+                    np.int32(step.at),
+                    dict(zip(("row", "place", "target"), asked_3M, strict=True)),
+                    np.int32(count),
+                    dtype=self._dtype,
                 )
+            if not pieces:
+                continue  # nobody waits for it
             logprob_M, greedy_M = (np.asarray(array) for array in scored)
-            for index, span in spans:
-                logprob = float(logprob_M[span].sum(dtype=np.float64))
-                results.put(index, Score(logprob, bool(greedy_M[span].all()), span.stop - span.start))
+            end = 0
+            for index, size in pieces:
+                start, end = end, end + size
+                sums[index].append(logprob_M[start:end].sum(dtype=np.float64))
+                all_greedy[index] &= bool(greedy_M[start:end].all())
+                left[index] -= size
+                if not left[index]:
+                    logprob = math.fsum(sums.pop(index))
+                    results.put(index, Score(logprob, all_greedy.pop(index), len(requests[index].continuation)))
         return results.values
 
     def generate(
@@ -204,16 +228,20 @@ class Engine:
     ) -> list[Generation]:
         """Continuations of prompts, in the order of the requests.
 
+        What several prompts begin with is computed once, and the row of a finished text goes to the next prompt, so
+        hand over all requests in one call.
+
         Args:
           requests: an empty prompt stands for the tokenizer's BOS, or its EOS where it has no BOS.
           on_result: called with a request's index and generation as soon as it is known.
 
         Raises:
           ValueError: naming the request: the prompt is longer than the model's context, holds an id that the vocabulary
-            lacks, or is empty and the tokenizer has neither BOS nor EOS; or a setting is out of range.
+            lacks, or is empty and the tokenizer has neither BOS nor EOS; or a setting is out of range, or one sequence
+            does not fit the memory.
         """
         results = _Results(len(requests), on_result)
-        writers = []
+        classes: dict[int, list[_Writer]] = defaultdict(list)
         for index, request in enumerate(requests):
             prompt = self._context(request.prompt, index)
             self._check_ids(prompt, index)
@@ -228,79 +256,178 @@ class Engine:
             stop_ids = self._stop_ids if request.stop_ids is None else request.stop_ids
             writer = _Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
             if writer.limit:
-                writers.append(writer)
+                classes[_power(len(prompt) + writer.limit, 128)].append(writer)
             else:
                 results.put(index, Generation("", [], "length", 0.0))
-        # A step takes about as long for a few rows as for many, so that rows of all lengths are better than fewer rows.
-        lengths = [len(writer.prompt) + writer.limit for writer in writers]
-        for batch, size, slots in self._batches(lengths, alike=False):
-            self._generate_batch([writers[number] for number in batch], size, slots, results)
+        # A long text needs a long cache, which all rows of a batch would have to have.
+        for slots in sorted(classes, reverse=True):
+            self._generate(classes[slots], slots, results)
         return results.values
 
-    def _generate_batch(self, batch: list["_Writer"], size: int, slots: int, results: "_Results") -> None:
-        """The last token of a prompt is left to the first step of `decode`, so that tokens are chosen in one place."""
-        most_stop_ids = max(1, *(len(writer.stop_ids) for writer in batch))
-        rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed")}
+    def _generate(self, writers: list["_Writer"], slots: int, results: "_Results") -> None:
+        """Continuous batching: as many rows as fit, and a finished row goes to the next prompt.
+
+        The last token of a prompt is left to `decode`, so that tokens are chosen in one place.
+        """
+        by_prompt: dict[bytes, list[_Writer]] = defaultdict(list)
+        for writer in writers:
+            by_prompt[np.array(writer.prompt[:-1], np.int32).tobytes()].append(writer)
+        waiting = [(writer, None, None) for writer in by_prompt.pop(b"", [])]  # (writer, keys and values, where)
+        sequences = [np.frombuffer(key, np.int32) for key in by_prompt]
+        sorted_, members = order(sequences), list(by_prompt.values())
+        sequences, members = [sequences[i] for i in sorted_], [members[i] for i in sorted_]
+        size = self._fitting_rows(min(self._batch_size, len(writers)), slots)
+        held = size * slots // self._ways * self._slot_bytes
+        steps, past = self._prepare(sequences, [len(sequence) - 1 for sequence in sequences], held)
+
+        rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed", "pauses")}
         rows |= {
             "done": np.ones(size, bool),
             "temperature": np.zeros(size, np.float32),
             "top_p": np.ones(size, np.float32),
-            "stop_ids": np.full((size, -(-most_stop_ids // 8) * 8), generate.NOTHING, np.int32),
         }
-        for row, writer in enumerate(batch):
-            rows["token"][row], rows["position"][row] = writer.prompt[-1], len(writer.prompt) - 1
-            rows["last"][row] = len(writer.prompt) + writer.limit - 2
-            rows["done"][row] = False
-            rows["temperature"][row], rows["top_p"][row] = writer.request.temperature, writer.request.top_p
-            rows["seed"][row] = writer.request.seed & 0x7FFFFFFF
-            rows["stop_ids"][row, : len(writer.stop_ids)] = sorted(writer.stop_ids)
+        active: list[_Writer | None] = [None] * size
+        ends = list(dict.fromkeys(writer.ends for writer in writers))
+        pauses_UV = self._pauses(ends)
         model = (self._family, self.config, self._params)
         with jax.set_mesh(self.mesh):
             cache = generate.empty_cache(*model[:2], rows=size, slots=slots, dtype=self._dtype)
-            for part, count, length in self._batches([len(writer.prompt) - 1 for writer in batch], alike=True):
-                tokens_BS, rows_B = np.zeros((count, length), np.int32), np.full(count, size, np.int32)
-                for i, row in enumerate(part):
-                    tokens_BS[i, : len(batch[row].prompt) - 1] = batch[row].prompt[:-1]
-                    rows_B[i] = row
-                cache = generate.prefill(*model, cache, tokens_BS, rows_B, dtype=self._dtype)
-            while not rows["done"].all():
-                cache, *written = generate.decode(*model, cache, rows, dtype=self._dtype)
+            more = True
+            while True:
+                for row in (row for row in range(size) if active[row] is None):
+                    while more and not waiting:
+                        step = next(steps, None)
+                        more = step is not None
+                        if more:
+                            batch, _ = self._rows(step)
+                            past, new = generate.prefill(*model, past, batch, np.int32(step.at), dtype=self._dtype)
+                            waiting = [
+                                (writer, new, (at, part))
+                                for at, filled in enumerate(step.rows)
+                                for part in filled.parts
+                                for writer in members[part.sequence]
+                            ]
+                    if not waiting:
+                        break
+                    writer, new, where = waiting.pop()
+                    if where is not None:
+                        cache = generate.fill(self._family, cache, np.int32(row), past, *_source(new, *where, slots))
+                    active[row] = writer
+                    rows["done"][row] = False
+                    rows["token"][row], rows["position"][row] = writer.prompt[-1], len(writer.prompt) - 1
+                    rows["last"][row] = len(writer.prompt) + writer.limit - 2
+                    rows["temperature"][row], rows["top_p"][row] = writer.request.temperature, writer.request.top_p
+                    rows["seed"][row] = writer.request.seed & 0x7FFFFFFF
+                    rows["pauses"][row] = ends.index(writer.ends)
+                if rows["done"].all():
+                    break
+                # To look at every finished row at once would cost more than its empty place does.
+                enough = int(rows["done"].sum()) + (max(1, size // 8) if more or waiting else size)
+                cache, *written = generate.decode(
+                    *model, cache, rows, pauses_UV, np.int32(min(enough, size)), dtype=self._dtype
+                )
                 tokens_BC, logprobs_BC = (np.asarray(array) for array in written)
-                for row, writer in enumerate(batch):
-                    if rows["done"][row]:
+                self.tokens_forwarded += size * int((tokens_BC != generate.NOTHING).sum(axis=1).max())
+                for row, writer in enumerate(active):
+                    if writer is None:
                         continue
                     generation = writer.write(tokens_BC[row], logprobs_BC[row])
                     if generation is not None:
-                        rows["done"][row] = True
+                        rows["done"][row], active[row] = True, None
                         results.put(writer.index, generation)
-                rows["token"] = tokens_BC[:, -1]
-                rows["position"] = rows["position"] + generate.CHUNK
+                    else:
+                        rows["token"][row] = writer.ids[-1]
+                        rows["position"][row] = len(writer.prompt) + len(writer.ids) - 1
 
-    def _batches(self, lengths: Sequence[int], *, alike: bool) -> Iterator[tuple[list[int], int, int]]:
-        """(indices, rows, positions) of batches, longest sequences first: rows and positions are the static shape.
+    # ------------------------------------------------------------------------------------------------------------------
+    # Steps as batches, within the memory that there is
+    # ------------------------------------------------------------------------------------------------------------------
 
-        A full batch has as many rows as the settings allow, another one a power of two of them. `alike` keeps work on
-        padding small: the power of two is one that sequences of half the length or more fill to three quarters.
-        """
-        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-        start = 0
-        while start < len(order):
-            length = bucket(lengths[order[start]])
-            most = max(1, min(self._batch_size, self._max_tokens // length) // self._ways)
-            here = order[start : start + most * self._ways]
-            if alike:
-                here = here[: sum(2 * bucket(lengths[index]) >= length for index in here)]
-            needed = -(-len(here) // self._ways)
-            rows = 1 << (needed - 1).bit_length()
-            if alike and 4 * needed < 3 * rows:
-                rows //= 2
-            rows = min(most, rows) * self._ways
-            yield order[start : start + rows], rows, length
-            start += rows
+    def _prepare(
+        self, sequences: list[np.ndarray], wanted: list[int], held: int = 0
+    ) -> tuple[Iterator[Step], dict[str, jax.Array]]:
+        """The steps, in rows as long as the memory allows beside `held` bytes, and the cache that they share."""
+        capacity = _power(TOKENS_PER_ROW * self._batch_size, 64)
+        while True:
+            steps = list(plan(sequences, wanted, capacity, self._ways))
+            # What a step keeps lies behind the path; a few lengths serve all request sets.
+            slots = _power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
+            needed = held + slots * self._slot_bytes + capacity * self._token_bytes + self._logits_bytes
+            if needed <= self._budget:
+                break
+            if capacity <= 64:
+                self._refuse(needed)
+            capacity //= 2
+        with jax.set_mesh(self.mesh):
+            return iter(steps), generate.empty_cache(self._family, self.config, rows=1, slots=slots, dtype=self._dtype)
 
-    def _context(self, ids: Sequence[int], index: int) -> list[int]:
-        if ids:
-            return list(ids)
+    def _rows(self, step: Step) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+        """A step's rows as `hidden_branches` takes them, and their shape: a row for each device of the batch axes."""
+        shape = (self._ways, _power(max(len(row.tokens) for row in step.rows), 64))
+        rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "positions", "ends", "seen")}
+        rows["ends"][:] = np.arange(1, shape[1] + 1)  # padding sees itself
+        for at, row in enumerate(step.rows):
+            for name, filled in rows.items():
+                filled[at, : len(row.tokens)] = getattr(row, name)
+        self.tokens_forwarded += shape[0] * shape[1]
+        return rows, shape
+
+    def _pauses(self, ends: list[tuple]) -> np.ndarray:
+        """(U, V) bool, U a power of two: stop ids, and all tokens whose own text holds a stop string."""
+        pauses_UV = np.zeros((_power(len(ends), 1), self.config.vocab_size), bool)
+        for row, (stop_ids, stops) in enumerate(ends):
+            pauses_UV[row, [i for i in stop_ids if i < self.config.vocab_size]] = True
+            if stops:
+                held = [any(stop in piece for stop in stops) for piece in self._pieces]
+                pauses_UV[row, : len(held)] |= held
+        return pauses_UV
+
+    @functools.cached_property
+    def _pieces(self) -> list[str]:
+        return [self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size)]
+
+    def _fitting_rows(self, count: int, slots: int) -> int:
+        """How many rows of `slots` slots are generated at a time: `count`, or so many that half of memory is left."""
+        size = -(-_power(count, 1) // self._ways) * self._ways
+        while size > self._ways and size * slots // self._ways * self._slot_bytes > self._budget / 2:
+            size = max(self._ways, size // 2 // self._ways * self._ways)
+        return size
+
+    @functools.cached_property
+    def _budget(self) -> float:
+        """Bytes of a device for caches and activations."""
+        if self._memory_gib:
+            return self._memory_gib * GIB
+        stats = self.mesh.devices.flat[0].memory_stats()
+        if stats and "bytes_limit" in stats:
+            return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2 / self.mesh.size
+
+    @functools.cached_property
+    def _slot_bytes(self) -> int:
+        """Of one token's keys and values, on a device."""
+        cache = jax.eval_shape(lambda: self._family.init_cache(self.config, 1, 1, self._dtype))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) // self.mesh.shape["tensor"]
+
+    @functools.cached_property
+    def _token_bytes(self) -> int:
+        """Of what a step holds for a token: what the matrices of a layer return, twice, and keys and values, thrice."""
+        layer = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(self._params["layers"]))
+        return 8 * layer // self.config.hidden_size + 3 * self._slot_bytes
+
+    @property
+    def _logits_bytes(self) -> int:
+        return 3 * 4 * max(score.CHUNK, self._batch_size) * self.config.vocab_size
+
+    def _refuse(self, needed: float) -> None:
+        raise ValueError(
+            f"memory: the smallest batch needs {needed / GIB:.2f} GiB beside the weights and there are "
+            f"{self._budget / GIB:.2f} (memory_gib); shorten the longest prompt, or give more memory or devices"
+        )
+
+    def _context(self, ids: Sequence[int], index: int) -> Sequence[int]:
+        if len(ids):
+            return ids
         first = self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
         if first is None:
             raise ValueError(f"request {index}: nothing to continue, and the tokenizer has no BOS or EOS to begin with")
@@ -308,11 +435,11 @@ class Engine:
 
     def _check_ids(self, ids: Sequence[int], index: int) -> None:
         size = self.config.vocab_size
-        if ids and not 0 <= min(ids) <= max(ids) < size:
+        if not 0 <= min(ids) <= max(ids) < size:
             wrong = next(i for i in ids if not 0 <= i < size)
             raise ValueError(f"request {index}: token id {wrong} is not in the model's vocabulary of {size}")
 
-    def _place(self, model: LoadedModel) -> object:
+    def _place(self, model: LoadedModel) -> Any:
         """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""
 
         def cast(path, leaf):
@@ -320,6 +447,13 @@ class Engine:
 
         placed = jax.device_put(model.params, shardings(model.params, model.family.SHARDING, self.mesh))
         return jax.tree_util.tree_map_with_path(cast, placed)
+
+
+def _source(new: dict[str, jax.Array], row: int, part: Part, slots: int) -> tuple:
+    """The arguments of `fill_cache` from `seen` on: where the slots of a part come from."""
+    tokens_T = np.full(slots, part.places[-1], np.int32)
+    tokens_T[part.start : part.start + len(part.places)] = part.places
+    return np.int32(part.start), new, (np.int32(row), tokens_T)
 
 
 class _Results:
@@ -340,42 +474,42 @@ class _Writer:
 
     def __init__(self, index, request, prompt, limit, stop_ids, tokenizer):
         self.index, self.request, self.prompt, self.limit, self.stop_ids = index, request, prompt, limit, stop_ids
+        self.ends = stop_ids, tuple(request.stop)
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
+        self.ids: list[int] = []
         self._logprobs: list[float] = []
 
     def write(self, tokens_C: np.ndarray, logprobs_C: np.ndarray) -> Generation | None:
         """Takes a chunk; returns the generation where it ends."""
-        old = len(self._ids)
-        self._ids += [token for token in tokens_C.tolist() if token != generate.NOTHING]
-        self._logprobs += logprobs_C[: len(self._ids) - old].tolist()
-        stopped = self._ids[-1] in self.stop_ids
+        old = len(self.ids)
+        self.ids += [token for token in tokens_C.tolist() if token != generate.NOTHING]
+        self._logprobs += logprobs_C[: len(self.ids) - old].tolist()
+        stopped = self.ids[-1] in self.stop_ids
         if stopped:
-            del self._ids[-1], self._logprobs[-1]
-        text = self._text(len(self._ids))
+            del self.ids[-1], self._logprobs[-1]
+        text = self._text(len(self.ids))
         if self._cut(text) is not None:
-            length = next(n for n in range(old + 1, len(self._ids) + 1) if self._cut(self._text(n)) is not None)
+            length = next(n for n in range(old + 1, len(self.ids) + 1) if self._cut(self._text(n)) is not None)
             text = self._text(length)
             return self._generation(text[: self._cut(text)], length, "stop")
-        if stopped or len(self._ids) == self.limit:
-            return self._generation(text, len(self._ids), "stop" if stopped else "length")
+        if stopped or len(self.ids) == self.limit:
+            return self._generation(text, len(self.ids), "stop" if stopped else "length")
         return None
 
     def _text(self, length: int) -> str:
-        return self._tokenizer.decode(self._ids[:length], skip_special_tokens=True)
+        return self._tokenizer.decode(self.ids[:length], skip_special_tokens=True)
 
     def _cut(self, text: str) -> int | None:
         """Where the first stop string begins."""
         return min((at for at in map(text.find, self.request.stop) if at >= 0), default=None)
 
     def _generation(self, text: str, length: int, reason: str) -> Generation:
-        return Generation(text, self._ids[:length], reason, math.fsum(self._logprobs[:length]))
+        return Generation(text, self.ids[:length], reason, math.fsum(self._logprobs[:length]))
 
 
-def bucket(length: int) -> int:
-    """The static length that holds `length` tokens: four to an octave, from 16 on, so a tenth is padding on average."""
-    step = max(16, 1 << max(0, (length - 1).bit_length() - 3))
-    return max(1, -(-length // step)) * step
+def _power(count: int, least: int) -> int:
+    """The smallest power of two times `least` that is `count` or more."""
+    return least << max(0, (-(-count // least) - 1).bit_length())
 
 
 def _mesh_of(params: object) -> Mesh:

@@ -1,4 +1,4 @@
-"""The jitted scoring loop: log-probabilities of given tokens after given contexts.
+"""The jitted scoring step: log-probabilities of given tokens at given places of a step's rows.
 
 Legend: B rows, S positions, D model, V vocabulary, M asked tokens, C asked tokens at a time.
 """
@@ -15,36 +15,40 @@ from imitation_jax.inference.sampling import log_probability, most_likely
 from imitation_jax.parallel.sharding import constrain
 
 # Asked tokens whose logits exist at a time.
-CHUNK = 128
+CHUNK = 64
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"))
-def score_batch(
+@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")
+def score_step(
     family: ModuleType,
     config: Any,
     params: Any,
-    tokens_BS: jax.Array,
+    cache: dict[str, jax.Array],
+    rows: dict[str, jax.Array],
+    at: jax.Array,
     asked_M: dict[str, jax.Array],
     count: jax.Array,
     *,
     dtype: Any,
-) -> tuple[jax.Array, jax.Array]:
-    """Scores tokens that may follow a place in a row. Logits exist for asked places only, `CHUNK` at a time.
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """Computes a step of `prefixes.plan`. Logits exist for asked places only, `CHUNK` at a time.
 
     Args:
       family, config, params: the model, as in LoadedModel.
-      tokens_BS: int32, one sequence a row from position 0 on, padded on the right with anything.
-      asked_M: int32 "row", "place" and "target": what is the log-probability of `target` after tokens_BS[row, place]?
-        M is a multiple of CHUNK; entries from `count` on are padding.
+      cache: of one row, as `hidden_branches` takes it; given up to this call.
+      rows: int32 (B, S) "tokens", "positions", "ends" and "seen", as `hidden_branches` takes them.
+      at: int32, the slot from which on the first row is kept in the cache.
+      asked_M: int32 "row", "place" and "target": what is the log-probability of `target` after the token at
+        (row, place)? M is a multiple of CHUNK; entries from `count` on are padding.
       count: how many are asked.
       dtype: of the computation.
 
     Returns:
-      (M,) float32 log-probabilities, and whether `target` is the most likely token there; zeros in padding.
+      The cache, (M,) float32 log-probabilities, and whether `target` is the most likely token there; zeros in padding.
     """
-    positions_BS = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape)
-    # Padding comes last, so that causality alone keeps it out of sight.
-    x_BSD = family.hidden(config, params, tokens_BS, positions_BS, jnp.zeros_like(tokens_BS), dtype=dtype)
+    x_BSD, new = family.hidden_branches(
+        config, params, rows["tokens"], rows["positions"], rows["ends"], rows["seen"], cache, dtype=dtype
+    )
 
     def body(state):
         start, logprob_M, greedy_M = state
@@ -62,4 +66,4 @@ def score_batch(
     size = asked_M["row"].shape[0]
     state = (jnp.int32(0), jnp.zeros(size, jnp.float32), jnp.zeros(size, bool))
     _, logprob_M, greedy_M = jax.lax.while_loop(lambda state: state[0] < count, body, state)
-    return constrain(logprob_M, P()), constrain(greedy_M, P())
+    return family.continue_cache(cache, new, at), constrain(logprob_M, P()), constrain(greedy_M, P())

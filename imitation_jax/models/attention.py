@@ -1,7 +1,7 @@
-"""Causal attention within segments, grouped-query heads.
+"""Causal attention with grouped-query heads: within segments, after a cache, and in trees that branch off a cache.
 
-Legend: B rows, S queries, T keys, P cache slots, H query heads, N key/value heads, G = H / N query heads a key head,
-K head size, Q queries of a block, X blocks, R = B x N, M = G x Q.
+Legend: B rows, S queries, T cache slots, H query heads, N key/value heads, G = H / N query heads a key head,
+K head size, Q queries of a block, X blocks of queries, J keys of a block, R = B x N, M = G x Q.
 """
 
 import jax
@@ -10,18 +10,20 @@ import jax.numpy as jnp
 from imitation_jax.parallel.sharding import on_one_cpu
 
 QUERY_BLOCK = 256  # on a CPU; 128 and 512 are slower forward or backward at 2,048 positions
+KEY_BLOCK = 256
+LEAST = float(jnp.finfo(jnp.float32).min)  # a logit that weighs nothing beside any other, and makes no nan alone
+
+Past = dict[str, jax.Array]
 
 
 def attention(
     q_BSHK: jax.Array,
-    k_BTNK: jax.Array,
-    v_BTNK: jax.Array,
+    k_BSNK: jax.Array,
+    v_BSNK: jax.Array,
     *,
-    q_positions_BS: jax.Array,
-    k_positions_BT: jax.Array,
-    q_segments_BS: jax.Array | None = None,
-    k_segments_BT: jax.Array | None = None,
-    past: dict[str, jax.Array] | None = None,
+    positions_BS: jax.Array,
+    segments_BS: jax.Array | None = None,
+    past: Past | None = None,
 ) -> jax.Array:
     """Softmax attention in which a query sees the keys of its own segment at its own or an earlier position.
 
@@ -29,64 +31,153 @@ def attention(
     are float32 whatever the inputs are.
 
     Args:
-      past: one layer of a key/value cache, "k" and "v" of (B, N, P, K). A token's slot is its position, so the slots
+      past: one layer of a key/value cache, "k" and "v" of (B, N, T, K). A token's slot is its position, so the slots
         before a row's first query hold what all its queries see; what is in the others does not count.
 
     Returns:
       (B, S, H, K) in the dtype of `q_BSHK`.
     """
     *_, heads, head_dim = q_BSHK.shape
-    kv_heads = k_BTNK.shape[2]
-    mask_BST = q_positions_BS[:, :, None] >= k_positions_BT[:, None, :]
-    if q_segments_BS is not None:
-        mask_BST &= q_segments_BS[:, :, None] == k_segments_BT[:, None, :]
+    kv_heads = k_BSNK.shape[2]
+    mask_BSS = positions_BS[:, :, None] >= positions_BS[:, None, :]
+    if segments_BS is not None:
+        mask_BSS &= segments_BS[:, :, None] == segments_BS[:, None, :]
     if past is None and on_one_cpu():
-        return _attention_by_head(q_BSHK, k_BTNK, v_BTNK, mask_BST)
+        return _attention_by_head(q_BSHK, k_BSNK, v_BSNK, mask_BSS)
     q_BSNGK = q_BSHK.reshape(*q_BSHK.shape[:2], kv_heads, heads // kv_heads, head_dim) * head_dim**-0.5
-    logits_BNGST = jnp.einsum("bsngk,btnk->bngst", q_BSNGK, k_BTNK, preferred_element_type=jnp.float32)
-    logits_BNGST = jnp.where(mask_BST[:, None, None], logits_BNGST, jnp.finfo(jnp.float32).min)
+    logits_BNGSS = jnp.einsum("bsngk,btnk->bngst", q_BSNGK, k_BSNK, preferred_element_type=jnp.float32)
+    logits_BNGSS = jnp.where(mask_BSS[:, None, None], logits_BNGSS, LEAST)
     if past is None:
-        weights_BNGST = jax.nn.softmax(logits_BNGST, axis=-1).astype(v_BTNK.dtype)
-        return jnp.einsum("bngst,btnk->bsngk", weights_BNGST, v_BTNK).reshape(q_BSHK.shape)
+        weights_BNGSS = jax.nn.softmax(logits_BNGSS, axis=-1).astype(v_BSNK.dtype)
+        return jnp.einsum("bngst,btnk->bsngk", weights_BNGSS, v_BSNK).reshape(q_BSHK.shape)
     # Logits are joined, not keys and values: a copy of the cache would take longer than all the rest.
     slots = past["k"].shape[2]
-    past_BNGSP = jnp.einsum("bsngk,bnpk->bngsp", q_BSNGK, past["k"], preferred_element_type=jnp.float32)
-    written_BP = jnp.arange(slots) < q_positions_BS[:, :1]
-    past_BNGSP = jnp.where(written_BP[:, None, None, None], past_BNGSP, jnp.finfo(jnp.float32).min)
-    logits_BNGST = jnp.concatenate([past_BNGSP, logits_BNGST], axis=-1)
-    weights_BNGST = jax.nn.softmax(logits_BNGST, axis=-1).astype(v_BTNK.dtype)
-    out_BNGSK = jnp.einsum("bngsp,bnpk->bngsk", weights_BNGST[..., :slots], past["v"])
-    out_BNGSK += jnp.einsum("bngst,btnk->bngsk", weights_BNGST[..., slots:], v_BTNK)
+    past_BNGST = jnp.einsum("bsngk,bntk->bngst", q_BSNGK, past["k"], preferred_element_type=jnp.float32)
+    written_BT = jnp.arange(slots) < positions_BS[:, :1]
+    past_BNGST = jnp.where(written_BT[:, None, None, None], past_BNGST, LEAST)
+    weights = jax.nn.softmax(jnp.concatenate([past_BNGST, logits_BNGSS], axis=-1), axis=-1).astype(v_BSNK.dtype)
+    out_BNGSK = jnp.einsum("bngst,bntk->bngsk", weights[..., :slots], past["v"])
+    out_BNGSK += jnp.einsum("bngst,btnk->bngsk", weights[..., slots:], v_BSNK)
     return jnp.moveaxis(out_BNGSK, 3, 1).reshape(q_BSHK.shape)
 
 
-def _attention_by_head(q_BSHK, k_BTNK, v_BTNK, mask_BST):
+def branch_attention(
+    q_BSHK: jax.Array,
+    k_BSNK: jax.Array,
+    v_BSNK: jax.Array,
+    *,
+    ends_BS: jax.Array,
+    seen_BS: jax.Array,
+    past: Past,
+) -> jax.Array:
+    """Softmax attention in trees of tokens, depth first in their rows, that branch off one cached sequence.
+
+    Blocks of keys that no query of a block sees are not read, so rows of many small trees cost what the trees cost, and
+    one program serves pasts of all lengths. Softmax goes along with the blocks (Milakov and Gimelshein 2018, arXiv
+    1805.02867), in float32.
+
+    Args:
+      ends_BS: int32; the key at s is seen by the queries from s to ends_BS[s] - 1.
+      seen_BS: int32; how many slots of the past each query sees.
+      past: one layer of a key/value cache of one row, "k" and "v" of (1, N, T, K), T a multiple of KEY_BLOCK.
+
+    Returns:
+      (B, S, H, K) in the dtype of `q_BSHK`.
+    """
+    B, S, H, K = q_BSHK.shape
+    N = k_BSNK.shape[2]
+    G = H // N
+    Q = min(QUERY_BLOCK, S)
+    X = S // Q
+    q_BNXMK = (q_BSHK * K**-0.5).reshape(B, X, Q, N, G, K).transpose(0, 3, 1, 4, 2, 5).reshape(B, N, X, G * Q, K)
+    k_BNSK, v_BNSK = jnp.moveaxis(k_BSNK, 2, 1), jnp.moveaxis(v_BSNK, 2, 1)
+    # The same bounds for all rows, so that no loop's length differs among devices.
+    past_blocks = -(-jnp.max(seen_BS) // KEY_BLOCK)
+    first_X = jnp.argmax(jnp.max(ends_BS.reshape(B, X, Q), (0, 2)) > jnp.arange(X)[:, None] * Q, axis=1)
+
+    def look(state, q_MK, k_JK, v_JK, mask_QJ):
+        """Goes on with the keys of a block; the queries of `mask_QJ` come once for each of the G heads."""
+        top_M1, sum_M1, out_MK = state
+        logits_MJ = jnp.matmul(q_MK, k_JK.T, preferred_element_type=jnp.float32)
+        logits_XGQJ = logits_MJ.reshape(-1, G, Q, k_JK.shape[0])
+        logits_MJ = jnp.where(mask_QJ.reshape(-1, 1, *mask_QJ.shape[-2:]), logits_XGQJ, LEAST).reshape(logits_MJ.shape)
+        new_M1 = jnp.maximum(top_M1, jnp.max(logits_MJ, axis=-1, keepdims=True))
+        weights_MJ = jnp.exp(logits_MJ - new_M1)
+        scale_M1 = jnp.exp(top_M1 - new_M1)
+        added_MK = jnp.matmul(weights_MJ.astype(v_JK.dtype), v_JK, preferred_element_type=jnp.float32)
+        sum_M1 = scale_M1 * sum_M1 + jnp.sum(weights_MJ, axis=-1, keepdims=True)
+        return new_M1, sum_M1, scale_M1 * out_MK + added_MK
+
+    def one_head(q_XMK, k_SK, v_SK, past_k_TK, past_v_TK, ends_S, seen_S):
+        def past_block(y, state):
+            k_JK, v_JK = (jax.lax.dynamic_slice_in_dim(a, y * KEY_BLOCK, KEY_BLOCK) for a in (past_k_TK, past_v_TK))
+            slots_J = y * KEY_BLOCK + jnp.arange(KEY_BLOCK)
+            return look(state, q_XMK.reshape(-1, K), k_JK, v_JK, (slots_J < seen_S[:, None]).reshape(X, Q, -1))
+
+        def one_block(block):
+            x, q_MK, state = block
+            queries_Q = x * Q + jnp.arange(Q)
+
+            def own_block(y, state):
+                k_JK, v_JK, ends_J = (jax.lax.dynamic_slice_in_dim(a, y * Q, Q) for a in (k_SK, v_SK, ends_S))
+                keys_J = y * Q + jnp.arange(Q)
+                return look(state, q_MK, k_JK, v_JK, (keys_J <= queries_Q[:, None]) & (queries_Q[:, None] < ends_J))
+
+            _, sum_M1, out_MK = jax.lax.fori_loop(first_X[x], x + 1, own_block, state)
+            return (out_MK / sum_M1).astype(q_MK.dtype)
+
+        # What a query does not see weighs something only until its first key comes; its own comes last.
+        count = X * G * Q
+        state = (jnp.full((count, 1), LEAST), jnp.zeros((count, 1)), jnp.zeros((count, K)))
+        state = jax.lax.fori_loop(0, past_blocks, past_block, state)
+        state = jax.tree.map(lambda leaf: leaf.reshape(X, G * Q, -1), state)
+        return jax.lax.map(one_block, (jnp.arange(X), q_XMK, state))
+
+    heads = (q_BNXMK, k_BNSK, v_BNSK)
+    if on_one_cpu():  # plain matrices, one after the other: see _attention_by_head
+        heads = [head.reshape(B * N, *head.shape[2:]) for head in heads]
+
+        def of_index(args):
+            *head, index = args
+            past_k, past_v = (past[name][0, index % N] for name in ("k", "v"))
+            return one_head(*head, past_k, past_v, ends_BS[index // N], seen_BS[index // N])
+
+        out_BNXMK = jax.lax.map(of_index, (*heads, jnp.arange(B * N)))
+    else:
+        of_row = jax.vmap(one_head, (0, 0, 0, 0, 0, None, None))
+        of_batch = jax.vmap(of_row, (0, 0, 0, None, None, 0, 0))
+        out_BNXMK = of_batch(*heads, past["k"][0], past["v"][0], ends_BS, seen_BS)
+    out_BNXGQK = out_BNXMK.reshape(B, N, X, G, Q, K)
+    return out_BNXGQK.transpose(0, 2, 4, 1, 3, 5).reshape(B, S, H, K)
+
+
+def _attention_by_head(q_BSHK, k_BSNK, v_BSNK, mask_BSS):
     """The same, one row, key head and block of queries after the other, recomputed in the backward pass.
 
     What one block needs stays in a CPU's cache, and XLA multiplies plain matrices there several times faster than
     batches of them: 4 to 7 times at 4 x 512 positions of SmolLM2-135M, 4 times again by blocks at 2,048 positions.
     """
     B, S, H, K = q_BSHK.shape
-    T, N = k_BTNK.shape[1:3]
+    N = k_BSNK.shape[2]
     Q = QUERY_BLOCK if S % QUERY_BLOCK == 0 else S
     q_BXQNGK = q_BSHK.reshape(B, S // Q, Q, N, H // N, K) * K**-0.5
     q_RXMK = jnp.transpose(q_BXQNGK, (0, 3, 1, 4, 2, 5)).reshape(B * N, S // Q, -1, K)
-    k_RTK = jnp.moveaxis(k_BTNK, 2, 1).reshape(B * N, T, K)
-    v_RTK = jnp.moveaxis(v_BTNK, 2, 1).reshape(B * N, T, K)
-    mask_BXQT = mask_BST.reshape(B, S // Q, Q, T)
+    k_RSK = jnp.moveaxis(k_BSNK, 2, 1).reshape(B * N, S, K)
+    v_RSK = jnp.moveaxis(v_BSNK, 2, 1).reshape(B * N, S, K)
+    mask_BXQS = mask_BSS.reshape(B, S // Q, Q, S)
 
     def one_head(head):
-        q_XMK, k_TK, v_TK, index = head
+        q_XMK, k_SK, v_SK, index = head
 
         @jax.checkpoint
         def one_block(block):
-            q_MK, mask_QT = block
-            logits_MT = jnp.matmul(q_MK, k_TK.T, preferred_element_type=jnp.float32)
-            logits_GQT = jnp.where(mask_QT, logits_MT.reshape(-1, Q, T), jnp.finfo(jnp.float32).min)
-            return jax.nn.softmax(logits_GQT, axis=-1).astype(v_TK.dtype).reshape(-1, T) @ v_TK
+            q_MK, mask_QS = block
+            logits_MS = jnp.matmul(q_MK, k_SK.T, preferred_element_type=jnp.float32)
+            logits_GQS = jnp.where(mask_QS, logits_MS.reshape(-1, Q, S), LEAST)
+            return jax.nn.softmax(logits_GQS, axis=-1).astype(v_SK.dtype).reshape(-1, S) @ v_SK
 
-        return jax.lax.map(one_block, (q_XMK, mask_BXQT[index // N]))
+        return jax.lax.map(one_block, (q_XMK, mask_BXQS[index // N]))
 
-    out_RXMK = jax.lax.map(one_head, (q_RXMK, k_RTK, v_RTK, jnp.arange(B * N)))
+    out_RXMK = jax.lax.map(one_head, (q_RXMK, k_RSK, v_RSK, jnp.arange(B * N)))
     out_BNXGQK = out_RXMK.reshape(B, N, S // Q, H // N, Q, K)
     return jnp.transpose(out_BNXGQK, (0, 2, 4, 1, 3, 5)).reshape(B, S, H, K)

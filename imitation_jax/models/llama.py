@@ -6,6 +6,7 @@ L layers, T key/value slots.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.models.attention import attention
+from imitation_jax.models.attention import attention, branch_attention
 from imitation_jax.parallel.sharding import constrain, on_one_cpu
 
 Params = dict[str, Any]
@@ -127,7 +128,10 @@ def _product_jvp(primals, tangents):
 
 
 class Attention(nnx.Module):
-    """(B, S, D) -> (B, S, D) and, given a cache, the new keys and values, each (B, N, S, K); q, k, v (D, heads, K)."""
+    """(B, S, D) -> (B, S, D) and, given a cache, the new keys and values, each (B, N, S, K); q, k, v (D, heads, K).
+
+    `attend` takes queries, keys, values and this layer of the cache and says who sees what.
+    """
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         D, H, N, K = config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -136,22 +140,13 @@ class Attention(nnx.Module):
         self.v = _normal(rngs, (D, N, K))
         self.o = _normal(rngs, (H, K, D))
 
-    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache: Cache | None):
+    def __call__(self, x_BSD, sin, cos, attend: Callable, cache: Cache | None):
         dtype = x_BSD.dtype
         q_BSHK = linear(x_BSD, self.q[...].astype(dtype))
         k_BSNK = linear(x_BSD, self.k[...].astype(dtype))
         v_BSNK = linear(x_BSD, self.v[...].astype(dtype))
         q_BSHK, k_BSNK = apply_rope(q_BSHK, sin, cos), apply_rope(k_BSNK, sin, cos)
-        out_BSHK = attention(
-            q_BSHK,
-            k_BSNK,
-            v_BSNK,
-            q_positions_BS=positions_BS,
-            k_positions_BT=positions_BS,
-            q_segments_BS=segments_BS,
-            k_segments_BT=segments_BS,
-            past=cache if cache is not None and cache["k"].shape[2] else None,
-        )
+        out_BSHK = attend(q_BSHK, k_BSNK, v_BSNK, cache)
         new = None if cache is None else {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
         return linear(out_BSHK, self.o[...].astype(dtype)), new
 
@@ -182,10 +177,9 @@ class Layer(nnx.Module):
         self.mlp_norm = nnx.Param(jnp.ones(config.hidden_size))
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x_BSD, sin, cos, segments_BS, positions_BS, cache):
-        out_BSD, new = self.attention(
-            rms_norm(x_BSD, self.attention_norm[...], self.eps), sin, cos, segments_BS, positions_BS, cache
-        )
+    def __call__(self, x_BSD, sin, cos, attend, cache):
+        normed_BSD = rms_norm(x_BSD, self.attention_norm[...], self.eps)
+        out_BSD, new = self.attention(normed_BSD, sin, cos, attend, cache)
         x_BSD += out_BSD
         x_BSD += self.mlp(rms_norm(x_BSD, self.mlp_norm[...], self.eps))
         return constrain(x_BSD, ACTIVATIONS), new
@@ -208,7 +202,7 @@ class Llama(nnx.Module):
         if not config.tie_word_embeddings:
             self.unembed = _normal(rngs, (config.vocab_size, config.hidden_size))
 
-    def __call__(self, tokens_BS, positions_BS, segments_BS=None, cache=None, *, dtype, remat):
+    def __call__(self, tokens_BS, positions_BS, attend, cache=None, *, dtype, remat):
         config = self.config
         graph, layers = nnx.split(self.layers)
         angles_BSK = positions_BS[..., None].astype(jnp.float32) * rope_frequencies(config)
@@ -216,7 +210,7 @@ class Llama(nnx.Module):
 
         def body(x_BSD, xs):
             layer, cache = xs
-            return nnx.merge(graph, layer)(x_BSD, sin, cos, segments_BS, positions_BS, cache)
+            return nnx.merge(graph, layer)(x_BSD, sin, cos, attend, cache)
 
         if cache is None and remat != "none":
             # Inside a scan nothing can be moved across the loop, so XLA needs no barrier against it.
@@ -260,53 +254,120 @@ def hidden(
       dtype: of the computation; norms, softmax and rotation are float32 always.
       remat: a key of `REMAT_POLICIES`.
     """
+
+    def attend(q_BSHK, k_BSNK, v_BSNK, _):
+        return attention(q_BSHK, k_BSNK, v_BSNK, positions_BS=positions_BS, segments_BS=segments_BS)
+
     model = nnx.merge(_graph(config), nnx.State(params))
-    return model(tokens_BS, positions_BS, segments_BS, dtype=dtype, remat=remat)[0]
+    return model(tokens_BS, positions_BS, attend, dtype=dtype, remat=remat)[0]
 
 
 def hidden_cached(
     config: LlamaConfig,
     params: Params,
-    tokens_BS: jax.Array,
-    positions_BS: jax.Array,
+    token_B: jax.Array,
+    position_B: jax.Array,
     cache: Cache,
     *,
     dtype: Any = jnp.float32,
 ) -> tuple[jax.Array, Cache]:
-    """Final hidden states (B, S, D) of tokens that continue what `cache` holds, and their keys and values.
+    """Final hidden states (B, 1, D) of one further token a row, and its keys and values.
 
-    The cache is only read: `extend_cache` writes what this returns. Each row is one sequence, padded on the right; a
-    token's slot is its position, and a row sees the slots before its first position. At the start of a sequence give a
-    cache without slots.
+    The cache is only read: `extend_cache` writes what this returns. A token's slot is its position, and a row sees the
+    slots before its own.
+
+    Returns:
+      The hidden states, and "k" and "v" of these tokens, each (L, B, N, 1, K).
+    """
+
+    def attend(q_B1HK, k_B1NK, v_B1NK, past):
+        return attention(q_B1HK, k_B1NK, v_B1NK, positions_BS=position_B[:, None], past=past)
+
+    model = nnx.merge(_graph(config), nnx.State(params))
+    return model(token_B[:, None], position_B[:, None], attend, cache, dtype=dtype, remat="none")
+
+
+def hidden_branches(
+    config: LlamaConfig,
+    params: Params,
+    tokens_BS: jax.Array,
+    positions_BS: jax.Array,
+    ends_BS: jax.Array,
+    seen_BS: jax.Array,
+    cache: Cache,
+    *,
+    dtype: Any = jnp.float32,
+) -> tuple[jax.Array, Cache]:
+    """Final hidden states (B, S, D) of trees of tokens that branch off one cached sequence, and keys and values.
+
+    A row holds trees one after the other, each depth first, so that what follows a common beginning is computed once.
+
+    Args:
+      tokens_BS: int32 token ids.
+      positions_BS: int32, the depth of each token from the start of its sequence.
+      ends_BS: int32, where in the row the subtree of each token ends: tokens before that see it.
+      seen_BS: int32, how many slots of the cache each token sees.
+      cache: of one row and a multiple of `attention.KEY_BLOCK` slots; only read.
 
     Returns:
       The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
     """
+
+    def attend(q_BSHK, k_BSNK, v_BSNK, past):
+        return branch_attention(q_BSHK, k_BSNK, v_BSNK, ends_BS=ends_BS, seen_BS=seen_BS, past=past)
+
     model = nnx.merge(_graph(config), nnx.State(params))
-    return model(tokens_BS, positions_BS, cache=cache, dtype=dtype, remat="none")
+    return model(tokens_BS, positions_BS, attend, cache, dtype=dtype, remat="none")
 
 
 def init_cache(config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty key/value cache: "k" and "v", each (L, B, N, T, K)."""
+    """An empty key/value cache: "k" and "v", each (L, B, N, T, K). Every device has the whole of a single row."""
     shape = (config.num_hidden_layers, batch, config.num_key_value_heads, slots, config.head_dim)
-    return {"k": constrain(jnp.zeros(shape, dtype), CACHE), "v": constrain(jnp.zeros(shape, dtype), CACHE)}
+    spec = CACHE if batch > 1 else P(None, None, *CACHE[2:])
+    return {"k": constrain(jnp.zeros(shape, dtype), spec), "v": constrain(jnp.zeros(shape, dtype), spec)}
 
 
-def extend_cache(cache: Cache, new: Cache, starts_B: jax.Array) -> Cache:
-    """The cache with what `hidden_cached` returned in the slots from each row's start on; all of them must exist."""
-    rows_B1 = jnp.arange(starts_B.shape[0])[:, None]
-    slots_BS = starts_B[:, None] + jnp.arange(new["k"].shape[3])
-    # Indices on both sides of a slice put the indexed dimensions first: (B, S, L, N, K).
-    return {name: cache[name].at[:, rows_B1, :, slots_BS].set(new[name].transpose(1, 3, 0, 2, 4)) for name in cache}
+def extend_cache(cache: Cache, new: Cache, position_B: jax.Array) -> Cache:
+    """The cache with what `hidden_cached` returned in each row's slot `position_B`."""
+    rows_B = jnp.arange(position_B.shape[0])
+    # Indices on both sides of a slice put the indexed dimension first: (B, L, N, K).
+    new = {name: jnp.moveaxis(new[name][:, :, :, 0], 1, 0) for name in cache}
+    return {name: cache[name].at[:, rows_B, :, position_B].set(new[name]) for name in cache}
 
 
-def fill_cache(cache: Cache, new: Cache, rows_B: jax.Array) -> Cache:
-    """The cache with what `hidden_cached` returned for whole sequences in the given rows, from slot 0 on.
+def continue_cache(cache: Cache, new: Cache, start: jax.Array) -> Cache:
+    """A cache of one row with the first row of what `hidden_branches` returned in the slots from `start` on."""
+    return {
+        name: jax.lax.dynamic_update_slice_in_dim(cache[name], new[name][:, :1], start, axis=3) for name in cache
+    }
 
-    A row past the last is left out.
+
+def fill_cache(cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: Cache, source: tuple) -> Cache:
+    """The cache with one branch in one of its rows.
+
+    Args:
+      cache: to fill.
+      row: int32, which of its rows.
+      past, seen: a cache of one row, and how many slots of it the branch sees: they become the first ones.
+      new: what `hidden_branches` returned.
+      source: the row of `new`, and int32 (T,): which of its tokens stands in each slot; what stands in the first `seen`
+        does not count, and nothing may be read from slots after the branch's last.
     """
-    slots = new["k"].shape[3]
-    return {name: cache[name].at[:, rows_B, :, :slots].set(new[name], mode="drop") for name in cache}
+    at, tokens_T = source
+    kept_T1 = (jnp.arange(tokens_T.shape[0]) < seen)[:, None]
+
+    def fill(name):
+        slots = cache[name].shape[3]
+        branch = jnp.where(kept_T1, _slots(past[name][:, 0], slots), new[name][:, at][:, :, tokens_T])
+        return jax.lax.dynamic_update_slice_in_dim(cache[name], branch[:, None], row, axis=1)
+
+    return {name: fill(name) for name in cache}
+
+
+def _slots(past_LNTK, count):
+    """The first `count` slots, zeros after the last."""
+    past_LNTK = past_LNTK[:, :, :count]
+    return jnp.pad(past_LNTK, ((0, 0), (0, 0), (0, count - past_LNTK.shape[2]), (0, 0)))
 
 
 def unembedding(params: Params) -> jax.Array:
@@ -317,8 +378,6 @@ def unembedding(params: Params) -> jax.Array:
 def logits(params: Params, x_BSD: jax.Array) -> jax.Array:
     """(B, S, V) float32 logits of hidden states; for loss over long rows use the chunked loss instead."""
     unembed_VD = unembedding(params).astype(x_BSD.dtype)
-    if on_one_cpu() and x_BSD.dtype == jnp.float32:
-        return linear(x_BSD, unembed_VD.T)
     return jnp.einsum("bsd,vd->bsv", x_BSD, unembed_VD, preferred_element_type=jnp.float32)
 
 

@@ -18,8 +18,8 @@ from imitation_jax.tokenizers.chat import ChatTemplate, load_template
 from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_tokenizer
 
 # A family is a module that offers, as llama.py does,
-# - functions: `init` and `hidden` for training; `hidden_cached`, `init_cache`, `extend_cache` and `fill_cache` for
-#   generation; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
+# - functions: `init` and `hidden` for training; `hidden_branches` and `hidden_cached`, `init_cache`, `continue_cache`,
+#   `fill_cache` and `extend_cache` for inference; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
 # - tables: `SHARDING`, `CACHE` (the cache's sharding), `HUGGINGFACE`, `PRESETS`, `REMAT_POLICIES`.
 FAMILIES: dict[str, ModuleType] = {"llama": llama}
 # What is read of a Hugging Face folder.
@@ -88,6 +88,8 @@ def identify(source: str) -> str | list[list]:
         raise FileNotFoundError(f"{path}: no such file or folder")
     # A folder may hold results and a training run as well, which are no part of the model.
     found = {file for pattern in MODEL_FILES for file in path.glob(pattern)} if kind == "hf" else {path}
+    if not found:
+        raise FileNotFoundError(f"{path}: holds no model files")
     stats = [(file.name, file.stat()) for file in sorted(found)]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 

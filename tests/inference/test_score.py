@@ -51,15 +51,15 @@ def assert_equal(scores: list[Score], expected: list[Score]) -> None:
 
 @pytest.fixture
 def shapes(monkeypatch) -> list[tuple[int, int]]:
-    """Rows and positions of every batch that is scored."""
+    """Rows and positions of every step that is scored."""
     seen = []
 
     def note(*args, **kwargs):
-        seen.append(args[3].shape)
-        return score_batch(*args, **kwargs)
+        seen.append(args[4]["tokens"].shape)
+        return score_step(*args, **kwargs)
 
-    score_batch = score.score_batch
-    monkeypatch.setattr(score, "score_batch", note)
+    score_step = score.score_step
+    monkeypatch.setattr(score, "score_step", note)
     return seen
 
 
@@ -95,19 +95,40 @@ def test_greedy_is_what_the_model_would_write(model, engine):
     assert right.greedy and not wrong.greedy
 
 
-def test_choices_after_one_context_are_read_once(model, engine, shapes):
-    context = list(range(20))
-    choices = [ScoreRequest(context, [7, i]) for i in range(4)] + [ScoreRequest([*context, 7], [9])]
-    assert_equal(engine.score(choices), [by_hand(model, choice) for choice in choices])
-    assert shapes == [(1, 32)]
+def test_what_sequences_share_is_read_once(model, one_device, shapes):
+    """Choices side by side after a question, questions after their examples: 7,520 tokens, 440 of them new."""
+    rng = np.random.default_rng(5)
+
+    def ids(count):
+        return rng.integers(0, 300, count).tolist()
+
+    requests = []
+    for examples in (ids(90), ids(70)):
+        for _ in range(10):
+            question = [*examples, *ids(12)]
+            requests += [ScoreRequest(question, choice) for choice in ([7, 8, i] for i in range(4))]
+    engine = Engine(model, one_device, batch_size=2)
+    assert_equal(engine.score(requests), [by_hand(model, request) for request in requests])
+    read = {tuple([*r.context, *r.continuation[:-1]][: n + 1]) for r in requests for n in range(len(r.context) + 2)}
+    assert 430 < len(read) <= 90 + 70 + 20 * 14
+    assert engine.tokens_forwarded == sum(rows * length for rows, length in shapes) <= 1.6 * len(read)
+    assert max(shapes) == (1, 128)
 
 
 def test_many_choices_after_a_short_context(model, engine, shapes):
-    requests = [ScoreRequest([1, 2], [i % 300]) for i in range(1000)]
+    requests = [ScoreRequest([1, 2], [i % 300]) for i in range(10_000)]
     scores = engine.score(requests)
-    np.testing.assert_allclose([s.logprob for s in scores[300:600]], [s.logprob for s in scores[:300]], atol=1e-5)
+    assert scores[300:600] == scores[:300]
     assert_equal(scores[:20], [by_hand(model, request) for request in requests[:20]])
-    assert set(shapes) == {(8, 16), (4, 16)}
+    assert shapes == [(1, 64)]
+
+
+def test_sequences_longer_than_a_step_and_nested_in_each_other(model, one_device):
+    ids = np.random.default_rng(6).integers(0, 300, 128).tolist()
+    requests = [ScoreRequest(ids[:n], [ids[n]]) for n in range(1, 128, 3)] + [ScoreRequest(ids[:3], ids[3:])] * 2
+    engine = Engine(model, one_device, batch_size=1)
+    assert_equal(engine.score(requests), [by_hand(model, request) for request in requests])
+    assert engine.tokens_forwarded == 128
 
 
 def test_empty_continuations_and_contexts(model, engine):
@@ -134,30 +155,43 @@ def test_what_does_not_fit_is_refused_with_its_lengths(model, engine):
         engine.score([ScoreRequest([1], [300])])
 
 
-def test_the_token_budget_bounds_a_batch(model, one_device, requests, expected, shapes):
-    engine = Engine(model, one_device, batch_size=16, max_tokens_per_batch=64)
+def test_the_memory_budget_bounds_a_step(model, one_device, requests, expected, shapes):
+    roomy = Engine(model, one_device, batch_size=64)
+    assert_equal(roomy.score(requests), expected)
+    needed = 256 * roomy._slot_bytes + 128 * roomy._token_bytes + roomy._logits_bytes
+    engine = Engine(model, one_device, batch_size=64, memory_gib=needed / 2**30)
+    shapes.clear()
     assert_equal(engine.score(requests), expected)
-    assert max(rows * length for rows, length in shapes) <= 64
-    assert len(set(shapes)) <= 4
+    assert max(length for _, length in shapes) == 128
+    with pytest.raises(ValueError, match=r"memory: the smallest batch needs 0.00 GiB beside the weights and .*0.00"):
+        Engine(model, one_device, memory_gib=1e-6).score(requests)
 
 
 def test_another_model_of_the_same_shape_needs_no_compilation(engine, make_model, one_device, requests):
     first = engine.score(requests)
-    programs = score.score_batch._cache_size()
+    programs = score.score_step._cache_size()
     second = Engine(make_model(1), one_device, batch_size=8).score(requests)
-    assert score.score_batch._cache_size() == programs
+    assert score.score_step._cache_size() == programs
     assert all(abs(a.logprob - b.logprob) > 1e-3 for a, b in zip(first, second, strict=True))
 
 
-def test_logits_exist_only_where_they_are_asked_for(model):
-    config = dataclasses.replace(model.config, vocab_size=20_000, num_hidden_layers=1)
+def test_a_step_needs_no_more_memory_than_planned(model, one_device):
+    """Logits exist only where they are asked for; what XLA plans is below what the engine reckons with."""
+    config = dataclasses.replace(model.config, vocab_size=20_000, hidden_size=256, intermediate_size=512)
     params = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
-    tokens = jax.ShapeDtypeStruct((16, 128), jnp.int32)
-    asked = {name: jax.ShapeDtypeStruct((16 * 128,), jnp.int32) for name in ("row", "place", "target")}
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    lowered = score.score_batch.lower(llama, config, params, tokens, asked, count, dtype=jnp.dtype("float32"))
-    all_logits = 4 * 16 * 128 * config.vocab_size
-    assert lowered.compile().memory_analysis().temp_size_in_bytes < all_logits / 3
+    engine = Engine(dataclasses.replace(model, config=config), one_device)
+    engine._params = params
+    cache = jax.eval_shape(lambda: llama.init_cache(config, 1, 2048))
+    rows = {name: jax.ShapeDtypeStruct((1, 1024), jnp.int32) for name in ("tokens", "positions", "ends", "seen")}
+    asked = {name: jax.ShapeDtypeStruct((1024,), jnp.int32) for name in ("row", "place", "target")}
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    with jax.set_mesh(one_device):
+        lowered = score.score_step.lower(
+            llama, config, params, cache, rows, number, asked, number, dtype=jnp.dtype("float32")
+        )
+        temporary = lowered.compile().memory_analysis().temp_size_in_bytes
+    reckoned = 1024 * engine._token_bytes + engine._logits_bytes
+    assert 0.2 * reckoned < temporary < reckoned < 4 * 1024 * config.vocab_size
 
 
 def test_bfloat16_is_close(model, one_device, requests, expected):
@@ -167,6 +201,6 @@ def test_bfloat16_is_close(model, one_device, requests, expected):
 
 
 def test_settings_out_of_range(model):
-    for wrong in ({"batch_size": 0}, {"compute_dtype": "float16"}, {"max_tokens_per_batch": -1}):
+    for wrong in ({"batch_size": 0}, {"compute_dtype": "float16"}, {"memory_gib": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Engine(model, **wrong)

@@ -35,10 +35,8 @@ def test_the_definition(heads):
         q,
         k,
         v,
-        q_positions_BS=positions,
-        k_positions_BT=positions,
-        q_segments_BS=segments,
-        k_segments_BT=segments,
+        positions_BS=positions,
+        segments_BS=segments,
     )
     assert got.shape == q.shape
     np.testing.assert_allclose(got, by_hand(q, k, v, positions, segments), atol=2e-6, rtol=0)
@@ -47,13 +45,13 @@ def test_the_definition(heads):
 def test_large_logits_stay_finite():
     q, k, v = 1e4 * draw(0, B, S, H, K), 1e4 * draw(1, B, S, N, K), draw(2, B, S, N, K)
     positions = np.broadcast_to(np.arange(S), (B, S))
-    assert np.isfinite(attention(q, k, v, q_positions_BS=positions, k_positions_BT=positions)).all()
+    assert np.isfinite(attention(q, k, v, positions_BS=positions)).all()
 
 
 def test_bfloat16_in_bfloat16_out():
     q, k, v = (jnp.asarray(draw(i, B, S, H if i == 0 else N, K), jnp.bfloat16) for i in range(3))
     positions = np.broadcast_to(np.arange(S), (B, S))
-    got = attention(q, k, v, q_positions_BS=positions, k_positions_BT=positions)
+    got = attention(q, k, v, positions_BS=positions)
     assert got.dtype == jnp.bfloat16
     exact = by_hand(*(np.asarray(x, np.float32) for x in (q, k, v)), positions, np.ones((B, S)))
     np.testing.assert_allclose(np.asarray(got, np.float32), exact, atol=0.03, rtol=0)
@@ -70,9 +68,8 @@ def test_by_head_and_block_equals_the_plain_product(monkeypatch, length):
     positions = jnp.arange(length) - jnp.argmax(segments[:, :, None] == segments[:, None, :], axis=-1)
 
     def loss(q, k, v):
-        queries = {"q_positions_BS": positions, "q_segments_BS": segments}
-        keys = {"k_positions_BT": positions, "k_segments_BT": segments}
-        return jnp.sum(module.attention(q, k, v, **queries, **keys) * cotangent)
+        out = module.attention(q, k, v, positions_BS=positions, segments_BS=segments)
+        return jnp.sum(out * cotangent)
 
     results = []
     for one_cpu in (True, False):
