@@ -23,16 +23,11 @@ def attention(
     *,
     positions_BS: jax.Array,
     segments_BS: jax.Array | None = None,
-    past: Past | None = None,
 ) -> jax.Array:
     """Softmax attention in which a query sees the keys of its own segment at its own or an earlier position.
 
     Positions restart in every segment of a packed row, so causality is a comparison of positions. Logits and softmax
     are float32 whatever the inputs are.
-
-    Args:
-      past: one layer of a key/value cache, "k" and "v" of (B, N, T, K). A token's slot is its position, so the slots
-        before a row's first query hold what all its queries see; what is in the others does not count.
 
     Returns:
       (B, S, H, K) in the dtype of `q_BSHK`.
@@ -42,23 +37,59 @@ def attention(
     mask_BSS = positions_BS[:, :, None] >= positions_BS[:, None, :]
     if segments_BS is not None:
         mask_BSS &= segments_BS[:, :, None] == segments_BS[:, None, :]
-    if past is None and on_one_cpu():
+    if on_one_cpu():
         return _attention_by_head(q_BSHK, k_BSNK, v_BSNK, mask_BSS)
     q_BSNGK = q_BSHK.reshape(*q_BSHK.shape[:2], kv_heads, heads // kv_heads, head_dim) * head_dim**-0.5
     logits_BNGSS = jnp.einsum("bsngk,btnk->bngst", q_BSNGK, k_BSNK, preferred_element_type=jnp.float32)
     logits_BNGSS = jnp.where(mask_BSS[:, None, None], logits_BNGSS, LEAST)
-    if past is None:
-        weights_BNGSS = jax.nn.softmax(logits_BNGSS, axis=-1).astype(v_BSNK.dtype)
-        return jnp.einsum("bngst,btnk->bsngk", weights_BNGSS, v_BSNK).reshape(q_BSHK.shape)
-    # Logits are joined, not keys and values: a copy of the cache would take longer than all the rest.
-    slots = past["k"].shape[2]
-    past_BNGST = jnp.einsum("bsngk,bntk->bngst", q_BSNGK, past["k"], preferred_element_type=jnp.float32)
-    written_BT = jnp.arange(slots) < positions_BS[:, :1]
-    past_BNGST = jnp.where(written_BT[:, None, None, None], past_BNGST, LEAST)
-    weights = jax.nn.softmax(jnp.concatenate([past_BNGST, logits_BNGSS], axis=-1), axis=-1).astype(v_BSNK.dtype)
-    out_BNGSK = jnp.einsum("bngst,bntk->bngsk", weights[..., :slots], past["v"])
-    out_BNGSK += jnp.einsum("bngst,btnk->bngsk", weights[..., slots:], v_BSNK)
-    return jnp.moveaxis(out_BNGSK, 3, 1).reshape(q_BSHK.shape)
+    weights_BNGSS = jax.nn.softmax(logits_BNGSS, axis=-1).astype(v_BSNK.dtype)
+    return jnp.einsum("bngst,btnk->bsngk", weights_BNGSS, v_BSNK).reshape(q_BSHK.shape)
+
+
+def next_attention(
+    q_B1HK: jax.Array, k_B1NK: jax.Array, v_B1NK: jax.Array, *, position_B: jax.Array, past: Past, layer: jax.Array
+) -> jax.Array:
+    """Softmax attention of one further token a row.
+
+    Args:
+      position_B: int32; a token's slot is its position, so a row sees the slots before that, and itself.
+      past: a key/value cache, "k" and "v" of (L, B, N, T, K), of which only slots that some row sees are read.
+      layer: int32.
+
+    Returns:
+      (B, 1, H, K) in the dtype of `q_B1HK`.
+    """
+    B, _, H, K = q_B1HK.shape
+    N, T = past["k"].shape[2:4]
+    J = min(KEY_BLOCK, T)
+    q_BNGK = q_B1HK.reshape(B, N, H // N, K) * K**-0.5
+
+    def look(y, state):
+        block = (layer, 0, 0, y * J, 0), (1, B, N, J, K)
+        k_BNJK, v_BNJK = (jax.lax.dynamic_slice(past[name], *block)[0] for name in ("k", "v"))
+        logits_BNGJ = jnp.einsum("bngk,bnjk->bngj", q_BNGK, k_BNJK, preferred_element_type=jnp.float32)
+        seen_BJ = y * J + jnp.arange(J) < position_B[:, None]
+        logits_BNGJ = jnp.where(seen_BJ[:, None, None], logits_BNGJ, LEAST)
+        return _go_on(
+            state, logits_BNGJ, lambda w: jnp.einsum("bngj,bnjk->bngk", w, v_BNJK, preferred_element_type=jnp.float32)
+        )
+
+    own_BNG1 = jnp.einsum("bngk,bnk->bng", q_BNGK, k_B1NK[:, 0], preferred_element_type=jnp.float32)[..., None]
+    out_BNGK = jnp.broadcast_to(v_B1NK[:, 0, :, None].astype(jnp.float32), q_BNGK.shape)
+    state = (own_BNG1, jnp.ones_like(own_BNG1), out_BNGK)
+    _, sum_BNG1, out_BNGK = jax.lax.fori_loop(0, -(-jnp.max(jnp.minimum(position_B, T)) // J), look, state)
+    return (out_BNGK / sum_BNG1).astype(q_B1HK.dtype).reshape(q_B1HK.shape)
+
+
+def _go_on(state, logits, times_values):
+    """Softmax goes along with blocks of keys (Milakov and Gimelshein 2018, arXiv 1805.02867), in float32.
+
+    The state is the largest logit so far, the sum of the weights that belong to it, and the sum of weighted values.
+    """
+    top, total, out = state
+    new = jnp.maximum(top, jnp.max(logits, axis=-1, keepdims=True))
+    weights, scale = jnp.exp(logits - new), jnp.exp(top - new)
+    return new, scale * total + jnp.sum(weights, axis=-1, keepdims=True), scale * out + times_values(weights)
 
 
 def branch_attention(
@@ -69,17 +100,18 @@ def branch_attention(
     ends_BS: jax.Array,
     seen_BS: jax.Array,
     past: Past,
+    layer: jax.Array,
 ) -> jax.Array:
     """Softmax attention in trees of tokens, depth first in their rows, that branch off one cached sequence.
 
     Blocks of keys that no query of a block sees are not read, so rows of many small trees cost what the trees cost, and
-    one program serves pasts of all lengths. Softmax goes along with the blocks (Milakov and Gimelshein 2018, arXiv
-    1805.02867), in float32.
+    one program serves pasts of all lengths.
 
     Args:
       ends_BS: int32; the key at s is seen by the queries from s to ends_BS[s] - 1.
       seen_BS: int32; how many slots of the past each query sees.
-      past: one layer of a key/value cache of one row, "k" and "v" of (1, N, T, K), T a multiple of KEY_BLOCK.
+      past: a key/value cache of one row, "k" and "v" of (L, 1, N, T, K), T a multiple of KEY_BLOCK or less than it.
+      layer: int32.
 
     Returns:
       (B, S, H, K) in the dtype of `q_BSHK`.
@@ -89,29 +121,26 @@ def branch_attention(
     G = H // N
     Q = min(QUERY_BLOCK, S)
     X = S // Q
+    J = min(KEY_BLOCK, past["k"].shape[3])
     q_BNXMK = (q_BSHK * K**-0.5).reshape(B, X, Q, N, G, K).transpose(0, 3, 1, 4, 2, 5).reshape(B, N, X, G * Q, K)
     k_BNSK, v_BNSK = jnp.moveaxis(k_BSNK, 2, 1), jnp.moveaxis(v_BSNK, 2, 1)
     # The same bounds for all rows, so that no loop's length differs among devices.
-    past_blocks = -(-jnp.max(seen_BS) // KEY_BLOCK)
+    past_blocks = -(-jnp.max(seen_BS) // J)
     first_X = jnp.argmax(jnp.max(ends_BS.reshape(B, X, Q), (0, 2)) > jnp.arange(X)[:, None] * Q, axis=1)
 
     def look(state, q_MK, k_JK, v_JK, mask_QJ):
-        """Goes on with the keys of a block; the queries of `mask_QJ` come once for each of the G heads."""
-        top_M1, sum_M1, out_MK = state
+        """Goes on with a block of keys; the queries of `mask_QJ` come once for each of the G heads."""
         logits_MJ = jnp.matmul(q_MK, k_JK.T, preferred_element_type=jnp.float32)
         logits_XGQJ = logits_MJ.reshape(-1, G, Q, k_JK.shape[0])
         logits_MJ = jnp.where(mask_QJ.reshape(-1, 1, *mask_QJ.shape[-2:]), logits_XGQJ, LEAST).reshape(logits_MJ.shape)
-        new_M1 = jnp.maximum(top_M1, jnp.max(logits_MJ, axis=-1, keepdims=True))
-        weights_MJ = jnp.exp(logits_MJ - new_M1)
-        scale_M1 = jnp.exp(top_M1 - new_M1)
-        added_MK = jnp.matmul(weights_MJ.astype(v_JK.dtype), v_JK, preferred_element_type=jnp.float32)
-        sum_M1 = scale_M1 * sum_M1 + jnp.sum(weights_MJ, axis=-1, keepdims=True)
-        return new_M1, sum_M1, scale_M1 * out_MK + added_MK
+        return _go_on(
+            state, logits_MJ, lambda w: jnp.matmul(w.astype(v_JK.dtype), v_JK, preferred_element_type=jnp.float32)
+        )
 
-    def one_head(q_XMK, k_SK, v_SK, past_k_TK, past_v_TK, ends_S, seen_S):
+    def one_head(q_XMK, k_SK, v_SK, read, ends_S, seen_S):
         def past_block(y, state):
-            k_JK, v_JK = (jax.lax.dynamic_slice_in_dim(a, y * KEY_BLOCK, KEY_BLOCK) for a in (past_k_TK, past_v_TK))
-            slots_J = y * KEY_BLOCK + jnp.arange(KEY_BLOCK)
+            k_JK, v_JK = (read(name, y * J).reshape(J, K) for name in ("k", "v"))
+            slots_J = y * J + jnp.arange(J)
             return look(state, q_XMK.reshape(-1, K), k_JK, v_JK, (slots_J < seen_S[:, None]).reshape(X, Q, -1))
 
         def one_block(block):
@@ -139,14 +168,23 @@ def branch_attention(
 
         def of_index(args):
             *head, index = args
-            past_k, past_v = (past[name][0, index % N] for name in ("k", "v"))
-            return one_head(*head, past_k, past_v, ends_BS[index // N], seen_BS[index // N])
+
+            def read(name, slot):
+                return jax.lax.dynamic_slice(past[name], (layer, 0, index % N, slot, 0), (1, 1, 1, J, K))
+
+            return one_head(*head, read, ends_BS[index // N], seen_BS[index // N])
 
         out_BNXMK = jax.lax.map(of_index, (*heads, jnp.arange(B * N)))
     else:
-        of_row = jax.vmap(one_head, (0, 0, 0, 0, 0, None, None))
-        of_batch = jax.vmap(of_row, (0, 0, 0, None, None, 0, 0))
-        out_BNXMK = of_batch(*heads, past["k"][0], past["v"][0], ends_BS, seen_BS)
+
+        def of_head(q_XMK, k_SK, v_SK, past, ends_S, seen_S):
+            def read(name, slot):
+                return jax.lax.dynamic_slice(past[name], (layer, 0, slot, 0), (1, 1, J, K))
+
+            return one_head(q_XMK, k_SK, v_SK, read, ends_S, seen_S)
+
+        of_row = jax.vmap(of_head, (0, 0, 0, 2, None, None))
+        out_BNXMK = jax.vmap(of_row, (0, 0, 0, None, 0, 0))(*heads, past, ends_BS, seen_BS)
     out_BNXGQK = out_BNXMK.reshape(B, N, X, G, Q, K)
     return out_BNXGQK.transpose(0, 2, 4, 1, 3, 5).reshape(B, S, H, K)
 

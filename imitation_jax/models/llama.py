@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.models.attention import attention, branch_attention
+from imitation_jax.models.attention import attention, branch_attention, next_attention
 from imitation_jax.parallel.sharding import constrain, on_one_cpu
 
 Params = dict[str, Any]
@@ -128,9 +128,9 @@ def _product_jvp(primals, tangents):
 
 
 class Attention(nnx.Module):
-    """(B, S, D) -> (B, S, D) and, given a cache, the new keys and values, each (B, N, S, K); q, k, v (D, heads, K).
+    """(B, S, D) -> (B, S, D) and, to be cached, the keys and values, each (B, N, S, K); q, k, v (D, heads, K).
 
-    `attend` takes queries, keys, values and this layer of the cache and says who sees what.
+    `attend` takes queries, keys, values and the number of the layer, and knows who sees what.
     """
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
@@ -140,14 +140,14 @@ class Attention(nnx.Module):
         self.v = _normal(rngs, (D, N, K))
         self.o = _normal(rngs, (H, K, D))
 
-    def __call__(self, x_BSD, sin, cos, attend: Callable, cache: Cache | None):
+    def __call__(self, x_BSD, sin, cos, attend: Callable, layer: jax.Array):
         dtype = x_BSD.dtype
         q_BSHK = linear(x_BSD, self.q[...].astype(dtype))
         k_BSNK = linear(x_BSD, self.k[...].astype(dtype))
         v_BSNK = linear(x_BSD, self.v[...].astype(dtype))
         q_BSHK, k_BSNK = apply_rope(q_BSHK, sin, cos), apply_rope(k_BSNK, sin, cos)
-        out_BSHK = attend(q_BSHK, k_BSNK, v_BSNK, cache)
-        new = None if cache is None else {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
+        out_BSHK = attend(q_BSHK, k_BSNK, v_BSNK, layer)
+        new = {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
         return linear(out_BSHK, self.o[...].astype(dtype)), new
 
 
@@ -177,16 +177,18 @@ class Layer(nnx.Module):
         self.mlp_norm = nnx.Param(jnp.ones(config.hidden_size))
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x_BSD, sin, cos, attend, cache):
-        normed_BSD = rms_norm(x_BSD, self.attention_norm[...], self.eps)
-        out_BSD, new = self.attention(normed_BSD, sin, cos, attend, cache)
+    def __call__(self, x_BSD, *args):
+        out_BSD, new = self.attention(rms_norm(x_BSD, self.attention_norm[...], self.eps), *args)
         x_BSD += out_BSD
         x_BSD += self.mlp(rms_norm(x_BSD, self.mlp_norm[...], self.eps))
         return constrain(x_BSD, ACTIVATIONS), new
 
 
 class Llama(nnx.Module):
-    """int32 tokens (B, S) -> final hidden states (B, S, D), and all layers' new keys and values (L, B, N, S, K)."""
+    """int32 tokens (B, S) -> final hidden states (B, S, D) and all layers' keys and values (L, B, N, S, K).
+
+    Training gives a policy for `remat` and gets no keys and values.
+    """
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         self.config = config
@@ -202,21 +204,22 @@ class Llama(nnx.Module):
         if not config.tie_word_embeddings:
             self.unembed = _normal(rngs, (config.vocab_size, config.hidden_size))
 
-    def __call__(self, tokens_BS, positions_BS, attend, cache=None, *, dtype, remat):
+    def __call__(self, tokens_BS, positions_BS, attend, *, dtype, remat=None):
         config = self.config
         graph, layers = nnx.split(self.layers)
         angles_BSK = positions_BS[..., None].astype(jnp.float32) * rope_frequencies(config)
         sin, cos = jnp.sin(angles_BSK), jnp.cos(angles_BSK)
 
         def body(x_BSD, xs):
-            layer, cache = xs
-            return nnx.merge(graph, layer)(x_BSD, sin, cos, attend, cache)
+            layer, number = xs
+            x_BSD, new = nnx.merge(graph, layer)(x_BSD, sin, cos, attend, number)
+            return x_BSD, new if remat is None else None
 
-        if cache is None and remat != "none":
+        if remat not in (None, "none"):
             # Inside a scan nothing can be moved across the loop, so XLA needs no barrier against it.
             body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
         x_BSD = constrain(self.embed[...].astype(dtype)[tokens_BS], ACTIVATIONS)
-        x_BSD, new = jax.lax.scan(body, x_BSD, (layers, cache))
+        x_BSD, new = jax.lax.scan(body, x_BSD, (layers, jnp.arange(config.num_hidden_layers)))
         return rms_norm(x_BSD, self.final_norm[...], config.rms_norm_eps), new
 
 
@@ -273,18 +276,18 @@ def hidden_cached(
 ) -> tuple[jax.Array, Cache]:
     """Final hidden states (B, 1, D) of one further token a row, and its keys and values.
 
-    The cache is only read: `extend_cache` writes what this returns. A token's slot is its position, and a row sees the
-    slots before its own.
+    The cache (a multiple of `attention.KEY_BLOCK` slots, or fewer) is only read: `extend_cache` writes what this
+    returns. A token's slot is its position, and a row sees the slots before its own.
 
     Returns:
       The hidden states, and "k" and "v" of these tokens, each (L, B, N, 1, K).
     """
 
-    def attend(q_B1HK, k_B1NK, v_B1NK, past):
-        return attention(q_B1HK, k_B1NK, v_B1NK, positions_BS=position_B[:, None], past=past)
+    def attend(q_B1HK, k_B1NK, v_B1NK, layer):
+        return next_attention(q_B1HK, k_B1NK, v_B1NK, position_B=position_B, past=cache, layer=layer)
 
     model = nnx.merge(_graph(config), nnx.State(params))
-    return model(token_B[:, None], position_B[:, None], attend, cache, dtype=dtype, remat="none")
+    return model(token_B[:, None], position_B[:, None], attend, dtype=dtype)
 
 
 def hidden_branches(
@@ -307,17 +310,17 @@ def hidden_branches(
       positions_BS: int32, the depth of each token from the start of its sequence.
       ends_BS: int32, where in the row the subtree of each token ends: tokens before that see it.
       seen_BS: int32, how many slots of the cache each token sees.
-      cache: of one row and a multiple of `attention.KEY_BLOCK` slots; only read.
+      cache: of one row; a multiple of `attention.KEY_BLOCK` slots, or fewer; only read.
 
     Returns:
       The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
     """
 
-    def attend(q_BSHK, k_BSNK, v_BSNK, past):
-        return branch_attention(q_BSHK, k_BSNK, v_BSNK, ends_BS=ends_BS, seen_BS=seen_BS, past=past)
+    def attend(q_BSHK, k_BSNK, v_BSNK, layer):
+        return branch_attention(q_BSHK, k_BSNK, v_BSNK, ends_BS=ends_BS, seen_BS=seen_BS, past=cache, layer=layer)
 
     model = nnx.merge(_graph(config), nnx.State(params))
-    return model(tokens_BS, positions_BS, attend, cache, dtype=dtype, remat="none")
+    return model(tokens_BS, positions_BS, attend, dtype=dtype)
 
 
 def init_cache(config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:

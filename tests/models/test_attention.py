@@ -77,3 +77,41 @@ def test_by_head_and_block_equals_the_plain_product(monkeypatch, length):
         results.append(jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v))
     for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("one_cpu", [True, False])
+def test_branches_see_their_ancestors_and_their_part_of_the_past(monkeypatch, one_cpu):
+    """Against the definition, query by query, in float64: two layers of cache, two blocks of queries and of slots."""
+    monkeypatch.setattr(module, "on_one_cpu", lambda: one_cpu)
+    L, B, S, T = 2, 2, 512, 512
+    random = np.random.default_rng(1)
+    q, k, v = draw(0, B, S, H, K), draw(1, B, S, N, K), draw(2, B, S, N, K)
+    past = {"k": draw(3, L, 1, N, T, K), "v": draw(4, L, 1, N, T, K)}
+    ends = np.minimum(np.arange(S) + random.integers(1, 300, (B, S)), S).astype(np.int32)
+    seen = random.integers(0, 300, (B, S)).astype(np.int32)
+    run = jax.jit(module.branch_attention)
+    got = run(q, k, v, ends_BS=ends, seen_BS=seen, past=past, layer=jnp.int32(1))
+    exact = np.zeros(got.shape)
+    for b, h in np.ndindex(B, H):
+        n = h * N // H
+        keys = np.concatenate([past["k"][1, 0, n], k[b, :, n]]).astype(np.float64)
+        values = np.concatenate([past["v"][1, 0, n], v[b, :, n]]).astype(np.float64)
+        own = (np.arange(S) <= np.arange(S)[:, None]) & (np.arange(S)[:, None] < ends[b])
+        sees = np.concatenate([np.arange(T) < seen[b, :, None], own], axis=1)
+        weights = np.exp(q[b, :, h] @ keys.T / np.sqrt(K)) * sees
+        exact[b, :, h] = weights @ values / weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(got, exact, atol=5e-6, rtol=0)
+
+
+def test_the_next_token_sees_the_slots_before_its_own():
+    L, B, T = 2, 3, 512
+    q, k, v = draw(0, B, 1, H, K), draw(1, B, 1, N, K), draw(2, B, 1, N, K)
+    past = {"k": draw(3, L, B, N, T, K), "v": draw(4, L, B, N, T, K)}
+    position = np.array([0, 3, 400], np.int32)
+    got = jax.jit(module.next_attention)(q, k, v, position_B=position, past=past, layer=jnp.int32(1))
+    for b, h in np.ndindex(B, H):
+        n = h * N // H
+        keys = np.concatenate([past["k"][1, b, n, : position[b]], k[b, :, n]]).astype(np.float64)
+        values = np.concatenate([past["v"][1, b, n, : position[b]], v[b, :, n]])
+        weights = np.exp(keys @ q[b, 0, h] / np.sqrt(K))
+        np.testing.assert_allclose(got[b, 0, h], weights @ values / weights.sum(), atol=2e-6, rtol=0)
