@@ -6,7 +6,7 @@ import pytest
 
 FLAGS = {
     "convert": ("--from", "--to"),
-    "evaluate": ("--config", "--model", "--workdir"),
+    "evaluate": ("--config", "--model", "--contamination", "--workdir"),
     "prepare": ("--config", "--output"),
     "report": ("--workdir",),
     "train": ("--config", "--workdir"),
@@ -75,6 +75,16 @@ def test_without_flags_the_missing_one_is_named(command, name):
             "evaluate",
             ["--config=configs/eval/mmlu.py", "--config.data_dir=nowhere", "--model=hf:nowhere", "--workdir=x"],
             "nowhere",
+        ),
+        (
+            "evaluate",
+            ["--config=configs/eval/all.py", "--config.only=facts", "--model=gguf:nowhere/*.gguf", "--workdir=x"],
+            "--model=gguf:nowhere/*.gguf: matches no model",
+        ),
+        (
+            "evaluate",
+            ["--config=configs/eval/all.py", "--config.only=facts", "--model=gguf:README.md", "--workdir=x"],
+            "config.tasks.facts: (no path given): no such file (empty: config.tasks.facts.data)",
         ),
         ("report", ["--workdir=nowhere"], "nowhere"),
     ],

@@ -3,19 +3,26 @@
     python -m imitation_jax.evaluate --config=configs/eval/mmlu.py --config.data_dir=DIR \
         --config.subjects=philosophy,virology --model=orbax:RUN --workdir=RUN
 
-DIR holds dev/SUBJECT_dev.csv and test/SUBJECT_test.csv (header question,choice0..choice3,answer). No subjects means all
-that DIR has: 57 with 14,042 questions. Expected accuracy over all: LLaMA-7B 0.351, LLaMA-13B 0.469 (LLaMA paper),
-guessing 0.25; standard error 0.004.
+DIR holds dev/SUBJECT_dev.csv and test/SUBJECT_test.csv, as published (no header) or with the header
+question,choice0..choice3,answer. No subjects means all that DIR has: 57 with 14,042 questions. The result has accuracy
+over all questions, over subjects (macro), by group and by subject, and the expected calibration error.
+`mmlu.py:original` asks with the original code's prompt. Expected accuracy over all: LLaMA-7B 0.351, LLaMA-13B 0.469
+(LLaMA paper), guessing 0.25; standard error 0.004.
 """
 
 from imitation_jax.evaluation import config as evaluation
 
 
-def get_config():
+def get_config(variant: str = ""):
     config = evaluation.of_model("mmlu")
     config.data_dir = ""
     config.subjects = ""  # comma-separated
     config.shots = 5
-    config.prompt = "lm_eval"  # or "original", with two spaces before the subject
+    config.prompt = "lm_eval"  # or "original", with two spaces before the subject and questions not stripped
     config.chat = False  # ask in the model's chat template
+    config.calibration_bins = 15
+    if variant == "original":
+        config.prompt = "original"
+    elif variant:
+        raise ValueError(f"mmlu.py:{variant}: the variant is original")
     return config

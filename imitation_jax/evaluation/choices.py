@@ -1,34 +1,164 @@
-"""Scored choices: which of a few continuations a model finds most likely. MMLU and the fact quiz ask through this."""
+"""Scored choices: which of a few continuations a model finds most likely. All tasks of that kind ask through this.
 
+A question is a dict with "id", "question" (its bare words), "prompt" (how it is put to the model, shots left out),
+"choices" (what is scored, each after one space), "gold" (the index of the right one) and "shots" (worked examples, each
+a text that goes before); "header" goes before the shots where there is one.
+"""
+
+import random
 from array import array
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from ml_collections import ConfigDict
+from scipy.special import softmax
 
-from imitation_jax.evaluation.prompts import Pair
+from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.rows import Rows, read_rows, unique_ids
 from imitation_jax.inference.engine import Engine, Score, ScoreRequest
+from imitation_jax.progress import progress
+
+DEFINITIONS = {
+    "scored": "' ' + choice after the prompt; in chat the choice as the assistant's turn",
+    "normalised": "log-likelihood per character of the choice",
+    "confidence": "softmax over the choices' log-likelihoods",
+}
 
 
-def score_choices(
-    engine: Engine, items: Iterable[tuple[Sample, list[Pair]]], on_sample: Callable[[Sample], None]
-) -> None:
-    """Scores every choice of every item and hands on each item as soon as its last choice is scored.
+def question(where: str, words: object, prompt: str, choices: object, gold: object) -> dict:
+    """A question without id and shots.
 
     Args:
-      items: (sample so far, with "choices" and "gold", the index of the right one; one pair a choice,
-        all with the same context).
-      on_sample: gets the sample with "prediction" and "prediction_normalised" (indices), "correct" and
-        "correct_normalised", "logprobs" (summed, one a choice, in order), "tokens" (of the pairs, context included).
-        Normalised is per UTF-8 byte of the choice. Of equal choices the first wins.
+      where: its place, for messages.
+      gold: an index, as an int or in digits.
+
+    Raises:
+      ValueError: naming the place and what is wrong there.
+    """
+    if not isinstance(words, str) or not words.strip():
+        raise ValueError(f"{where}: its question is empty or no text")
+    if not isinstance(choices, list) or len(choices) < 2:
+        raise ValueError(f"{where}: needs a list of two or more texts to choose from")
+    if not all(isinstance(choice, str) for choice in choices):
+        raise ValueError(f"{where}: a choice is no text")
+    index = int(gold) if isinstance(gold, str) and gold.isdecimal() else gold
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(choices):
+        raise ValueError(f"{where}: the answer must be the index of a choice, 0 to {len(choices) - 1}, not {gold!r}")
+    return {"question": words.strip(), "prompt": prompt, "choices": choices, "gold": index}
+
+
+def worded(where: str, row: dict, ending: str = "\nAnswer:") -> dict:
+    """`question` of a row {"query", "choices", "gold"}, whose query is worded as a prompt but for its ending."""
+    query = row.get("query")
+    if not isinstance(query, str):
+        raise ValueError(f"{where}: needs a text under 'query'")
+    return question(where, query.removeprefix("Question:"), query + ending, row.get("choices"), row.get("gold"))
+
+
+def check(config: ConfigDict) -> None:
+    """Checks the keys that all these tasks have.
+
+    Raises:
+      ValueError: one is out of range.
+    """
+    if config.get("shots", 0) < 0:
+        raise ValueError(f"config.shots={config.shots}: must be 0 or more")
+    if config.calibration_bins < 1:
+        raise ValueError(f"config.calibration_bins={config.calibration_bins}: must be 1 or more")
+
+
+def read_questions(
+    config: ConfigDict, parse: Callable[[str, dict], dict], read: Callable[[str], Rows] = read_rows
+) -> list[dict]:
+    """The questions of `config.data`, each with shots from `config.shots_data`.
+
+    Shots are drawn by `config.seed` as lm-eval draws them: anew for each question in turn, or once for all where
+    `config.same_shots` is set. A question is never among its own shots.
+
+    Args:
+      parse: from (place, row) to `question`; a row's own "id" is kept, else its index is the id.
+      read: from a path to rows.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place or the key.
+    """
+
+    def questions(path: str) -> list[dict]:
+        rows = read(path)
+        found = [{"id": str(row.get("id", i)), **parse(where, row)} for i, (where, row) in enumerate(rows)]
+        unique_ids([(where, item["id"]) for (where, _), item in zip(rows, found, strict=True)])
+        return found
+
+    check(config)
+    items = questions(config.data)[: config.limit or None]
+    count = config.get("shots", 0)
+    if not count:
+        return [{**item, "shots": []} for item in items]
+    pool = questions(config.shots_data)
+    # As lm-eval does it: where the questions are their own pool, one more is drawn lest one of them be its own shot.
+    drawn = count + (config.shots_data == config.data)
+    if len(pool) < drawn:
+        raise ValueError(f"config.shots_data={config.shots_data!r}: {len(pool)} questions, {drawn} are needed")
+    draws = random.Random(config.seed)
+    shots: list[dict] = []
+    found = []
+    for item in items:
+        if not shots or not config.same_shots:
+            shots = draws.sample(pool, drawn)
+        others = [shot for shot in shots if not _same(shot, item)]
+        if len(others) < count:
+            others = draws.sample([shot for shot in pool if not _same(shot, item)], count)
+        found.append({**item, "shots": [_worked(shot) for shot in others[:count]]})
+    return found
+
+
+def _same(one: dict, other: dict) -> bool:
+    return one["prompt"] == other["prompt"] and one["choices"] == other["choices"]
+
+
+def _worked(shot: dict) -> str:
+    return f"{shot['prompt']} {shot['choices'][shot['gold']]}\n\n"
+
+
+def text(item: dict) -> str:
+    """The question's own words: what contamination looks for in training data."""
+    return "\n".join([item["question"], *item["choices"]])
+
+
+def encoded(engine: Engine, item: dict, config: ConfigDict) -> tuple[Sample, list[Pair]]:
+    """The sample so far and the pairs of one question, with as many of its shots as fit the model's context.
+
+    In the sample "shots" is how many those are; -1 where the question itself had to be cut.
+    """
+    header, ending = item.get("header", ""), item["prompt"]
+
+    def encode(shots: Iterable[str]) -> list[Pair]:
+        return encode_choices(engine, "".join([header, *shots, ending]), item["choices"], config.chat)
+
+    # The last token of a choice is only scored, the model need not read it.
+    pairs, shots = with_shots_that_fit(item["shots"], encode, engine.config.max_position_embeddings + 1)
+    sample = {key: item[key] for key in ("id", "subject", "choices", "gold") if key in item}
+    prompt = "".join([header, *item["shots"][: max(0, shots)], ending])
+    return {**sample, "prompt": prompt, "shots": shots}, pairs
+
+
+def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+    """Scores every choice of every question and hands on each question as soon as its last choice is scored.
+
+    A sample has "prediction" and "prediction_normalised" (indices), "correct" and "correct_normalised", "logprobs"
+    (summed, one a choice, in order) and "tokens" (of all choices, each with its context). Of equal choices the first
+    wins.
     """
     drafts, requests, places = [], [], []
-    for index, (sample, pairs) in enumerate(items):
+    for index, item in enumerate(progress(items, desc="tokenising", unit="question")):
+        sample, pairs = encoded(engine, item, config)
         drafts.append((sample, sum(len(context) + len(continuation) for context, continuation in pairs)))
         # As lists of Python's ints all contexts of MMLU would fill half a gigabyte.
-        context = array("i", pairs[0][0])
-        for choice, (_, continuation) in enumerate(pairs):
-            requests.append(ScoreRequest(context, continuation))
+        first = array("i", pairs[0][0])
+        for choice, (context, continuation) in enumerate(pairs):
+            requests.append(ScoreRequest(first if context is pairs[0][0] else context, continuation))
             places.append((index, choice))
     logprobs: list[dict[int, float]] = [{} for _ in drafts]
 
@@ -45,10 +175,9 @@ def score_choices(
 
 
 def judge(choices: list[str], gold: int, logprobs: list[float]) -> Sample:
-    """The choice taken by sum and by sum per byte, and whether it is the right one."""
+    """The choice taken by sum and by sum per character (lm-eval's acc and acc_norm), and whether it is right."""
     best = int(np.argmax(logprobs))
-    lengths = [max(1, len(choice.encode())) for choice in choices]
-    best_normalised = int(np.argmax(np.array(logprobs) / lengths))
+    best_normalised = int(np.argmax(np.array(logprobs) / [max(1, len(choice)) for choice in choices]))
     return {
         "prediction": best,
         "correct": best == gold,
@@ -56,3 +185,47 @@ def judge(choices: list[str], gold: int, logprobs: list[float]) -> Sample:
         "correct_normalised": best_normalised == gold,
         "logprobs": [round(float(logprob), 6) for logprob in logprobs],
     }
+
+
+def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:
+    """Accuracy by summed log-likelihood and by that per character, calibration, and what guessing would give."""
+    return {
+        "metrics": {
+            "accuracy": statistics.proportion([sample["correct"] for sample in samples]),
+            "accuracy_normalised": statistics.proportion([sample["correct_normalised"] for sample in samples]),
+            "calibration_error": calibration_error(samples, config.calibration_bins),
+        },
+        "chance": float(np.mean([1 / len(item["choices"]) for item in items])),
+        "counts": counts(samples, items),
+    }
+
+
+def counts(samples: list[Sample], items: list[dict]) -> dict[str, int]:
+    """What did not fit the model's context; `samples` and `items` stand in the same order."""
+    dropped = [len(item["shots"]) - max(0, sample["shots"]) for sample, item in zip(samples, items, strict=True)]
+    return {
+        "questions_with_fewer_shots": sum(count > 0 for count in dropped),
+        "shots_dropped": sum(dropped),
+        "questions_cut": sum(sample["shots"] < 0 for sample in samples),
+    }
+
+
+def calibration_error(samples: list[Sample], bins: int) -> statistics.Estimate:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3) over bins of equal width.
+
+    The mean over questions of |share right - mean confidence| of the bin that a question's confidence falls into; the
+    error of it is bootstrapped over questions. It cannot be negative, so chance alone makes it larger than 0, the more
+    the fewer questions a bin has.
+
+    Args:
+      samples: with "logprobs" and "correct"; the confidence is the largest share of a softmax over "logprobs".
+      bins: (k / bins, (k + 1) / bins] for k from 0.
+    """
+    confidence = np.array([softmax(sample["logprobs"]).max() for sample in samples])
+    correct = np.array([sample["correct"] for sample in samples], np.float64)
+    places = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1)
+
+    def error(rows: np.ndarray) -> float:
+        return float(np.abs(np.bincount(rows[:, 0].astype(int), rows[:, 1])).sum() / len(rows))
+
+    return statistics.bootstrap(error, np.stack([places, correct - confidence], axis=1))

@@ -92,11 +92,24 @@ def read_result(path: epath.Path) -> Result | None:
     return result
 
 
+def samples_path(workdir: str, model: str, name: str, task: str) -> epath.Path:
+    """The file of a result's samples; `name.json`, the result, lies beside it."""
+    last = f"{name}.jsonl" if task == "answers" else f"{name}.samples.jsonl"
+    return epath.Path(workdir).expanduser() / "eval" / model / last
+
+
+def partial_path(final: epath.Path, fingerprint: str, cache_dir: Path) -> Path:
+    """Where the samples of an unfinished task lie, see `Samples`."""
+    if "://" in str(final):
+        return cache_dir / f"{digest(str(final))}.{fingerprint}.partial"
+    return Path(f"{final}.{fingerprint}.partial")
+
+
 class Samples:
     """The samples of one task on one model, on disk as they come. `with` closes the file, and so gives its lock back.
 
-    `rows` holds those that an earlier start with the same settings had finished, by id. `seconds` counts the time of
-    all starts up to the last sample that each of them finished.
+    `rows` holds those that an earlier start with the same settings had finished, by id. `seconds` counts, over all
+    starts, the time from `start` up to the last sample that each of them finished.
     """
 
     def __init__(self, final: epath.Path, fingerprint: str, cache_dir: Path):
@@ -110,10 +123,7 @@ class Samples:
         """
         self.final = final
         self.rows: dict[str, Sample] = {}
-        if "://" in str(final):
-            self.partial = cache_dir / f"{digest(str(final))}.{fingerprint}.partial"
-        else:
-            self.partial = Path(f"{final}.{fingerprint}.partial")
+        self.partial = partial_path(final, fingerprint, cache_dir)
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self._file: TextIO = open(self.partial, "a", encoding="utf-8", newline="\n")
         try:
@@ -122,7 +132,7 @@ class Samples:
             raise BlockingIOError(f"{self.partial}: another evaluate is at it; wait for its end, or stop it") from None
         self._before, whole = self._read_back()
         os.truncate(self.partial, whole)
-        self._start = time.monotonic()
+        self._start: float | None = None
 
     def __enter__(self) -> "Samples":
         return self
@@ -146,10 +156,14 @@ class Samples:
                 seconds = row["seconds"]
         return seconds, whole
 
+    def start(self) -> None:
+        """From now on the model is being asked."""
+        self._start = time.monotonic()
+
     @property
     def seconds(self) -> float:
-        """Since the first start of this task, pauses between starts left out."""
-        return self._before + time.monotonic() - self._start
+        """In which the model was asked: pauses between starts, and what came before `start`, left out."""
+        return self._before + (time.monotonic() - self._start if self._start is not None else 0.0)
 
     def append(self, sample: Sample) -> None:
         """Keeps `sample` (its "id" is new) in memory and on disk."""

@@ -1,11 +1,13 @@
-"""Means and their standard errors: what every task reports beside its numbers."""
+"""Means, their errors and intervals, and whether two models differ: what every task reports beside its numbers."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
-Estimate = dict[str, float | int | None]  # {"value", "stderr", "n"}; None where it is undefined
+Estimate = dict[str, float | int | None]  # {"value", "stderr", "n"}, of a share also "hits"; None where undefined
+Interval = tuple[float, float]  # 95%
 
 
 def estimate(value: float, stderr: float, n: int) -> Estimate:
@@ -33,12 +35,12 @@ def proportion(hits: Sequence[bool]) -> Estimate:
     Agresti and Coull's adjusted share, (hits + 2) / (n + 4) (The American Statistician 52, 1998).
     """
     n, k = len(hits), int(sum(hits))
-    if 0 < k < n:
-        return mean([float(hit) for hit in hits])
     if n == 0:
         return estimate(math.nan, math.nan, 0)
+    if 0 < k < n:
+        return mean([float(hit) for hit in hits]) | {"hits": k}
     adjusted = (k + 2) / (n + 4)
-    return estimate(k / n, math.sqrt(adjusted * (1 - adjusted) / (n + 4)), n)
+    return estimate(k / n, math.sqrt(adjusted * (1 - adjusted) / (n + 4)), n) | {"hits": k}
 
 
 def macro(groups: Sequence[Estimate]) -> Estimate:
@@ -49,6 +51,38 @@ def macro(groups: Sequence[Estimate]) -> Estimate:
     value = sum(group["value"] for group in groups) / k
     errors = [math.nan if group["stderr"] is None else group["stderr"] for group in groups]
     return estimate(value, math.sqrt(sum(error**2 for error in errors)) / k, sum(group["n"] for group in groups))
+
+
+def interval(found: Estimate) -> Interval | None:
+    """95%: Wilson's score interval (JASA 22, 1927) of a share, else value +- 1.96 standard errors, or None."""
+    if "hits" in found:
+        return tuple(binomtest(found["hits"], found["n"]).proportion_ci(method="wilson"))
+    if found["value"] is None or found["stderr"] is None:
+        return None
+    return found["value"] - 1.96 * found["stderr"], found["value"] + 1.96 * found["stderr"]
+
+
+def paired_bootstrap(differences: Sequence[float], *, resamples: int = 10000, seed: int = 0) -> Interval:
+    """95% percentile interval of the mean of per-item differences over resampled items (Koehn, EMNLP 2004).
+
+    Args:
+      differences: one an item, at least one.
+    """
+    values, counts = np.unique(np.asarray(differences, np.float64), return_counts=True)
+    n = len(differences)
+    # How often each value is drawn in a resample of n items.
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    low, high = np.quantile(drawn @ values / n, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Exact two-sided p of McNemar's test (Psychometrika 12, 1947) that two models are alone in being right as often.
+
+    Args:
+      won, lost: how many items only the first, only the second model got right.
+    """
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def bootstrap(

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from imitation_jax.inference import generate, score
@@ -109,7 +110,7 @@ class Engine:
           mesh: default: the mesh that the weights are on, else one of all devices.
           batch_size: rows that are generated at a time; a step of a scored or read text has 64 tokens for each of them.
           memory_gib: of a device, for caches and activations, without the weights; what does not fit runs in smaller
-            batches. 0 takes half of what is free when it is needed.
+            batches. 0 takes half of what an accelerator has left, or a quarter of a machine's memory on its CPU.
           compute_dtype: "float32" or "bfloat16"; weights of matrix products are kept in it. Norms, softmax and
             log-likelihoods are float32 always.
 
@@ -119,7 +120,7 @@ class Engine:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be 1 or more")
         if not memory_gib >= 0:
-            raise ValueError(f"memory_gib={memory_gib}: must be 0 (half of what is free) or more")
+            raise ValueError(f"memory_gib={memory_gib}: must be 0 (chosen by itself) or more")
         if compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute_dtype={compute_dtype!r}: expected float32 or bfloat16")
         self.config, self.tokenizer, self.template = model.config, model.tokenizer, model.template
@@ -398,10 +399,13 @@ class Engine:
         """Bytes of a device for caches and activations."""
         if self._memory_gib:
             return self._memory_gib * GIB
-        stats = self.mesh.devices.flat[0].memory_stats()
+        stats = self.mesh.local_devices[0].memory_stats()
         if stats and "bytes_limit" in stats:
-            return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2 / self.mesh.size
+            found = (stats["bytes_limit"] - stats["bytes_in_use"]) / 2
+        else:  # what is free now would count the disk's cache as taken
+            found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4 / len(self.mesh.local_devices)
+        # Hosts must come to the same plan.
+        return float(np.min(multihost_utils.process_allgather(np.float32(found))))
 
     @functools.cached_property
     def _slot_bytes(self) -> int:

@@ -10,7 +10,7 @@ def write(path, rows):
     return str(path)
 
 
-def test_cloze_scoring_by_sum_and_by_byte(tmp_path, config_of, scripted, answer_all):
+def test_cloze_scoring_by_sum_and_by_character(tmp_path, config_of, scripted, answer_all):
     rows = [{"id": "sky", "question": "What colour is the sky?", "choices": ["red", "a very deep blue"], "answer": 1}]
     engine = scripted(likes={"Answer: red": -3.0, "deep blue": -4.0})
     [sample], found = answer_all(facts, engine, config_of("facts", data=write(tmp_path / "f.jsonl", rows)))
@@ -29,9 +29,9 @@ def test_a_question_that_does_not_fit_keeps_its_end_and_says_so(tmp_path, config
     rows = [{"id": key, "question": text, "choices": ["a", "b"], "answer": 0} for key, text in texts.items()]
     engine = scripted(context=40)
     samples, found = answer_all(facts, engine, config_of("facts", data=write(tmp_path / "f.jsonl", rows)))
-    assert [sample["cut"] for sample in samples] == [False, True]
-    assert found["counts"] == {"questions_cut": 1}
-    assert len(engine.requests[2].context) == 39 and engine.asked[2].endswith("y \nAnswer: a")
+    assert [sample["shots"] for sample in samples] == [0, -1]
+    assert found["counts"] == {"questions_with_fewer_shots": 0, "shots_dropped": 0, "questions_cut": 1}
+    assert len(engine.requests[2].context) == 40 and engine.asked[2].endswith("y \nAnswer: a")
 
 
 def test_arc_easy_reads_as_it_is(lent, config_of):
@@ -40,12 +40,16 @@ def test_arc_easy_reads_as_it_is(lent, config_of):
     assert [item["gold"] for item in items] == [row["gold"] for row in oracle]
     assert items[0]["prompt"].startswith("Question: ") and items[0]["prompt"].endswith("\nAnswer:")
     assert not items[0]["prompt"].startswith("Question: Question:")
+    assert facts.text(items[1]) == (
+        "Which piece of safety equipment is used to keep mold spores from entering the respiratory system?\n"
+        "safety goggles\nbreathing mask\nrubber gloves\nlead apron"
+    )
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"choices": ["a", "b"], "answer": 0}, "'question'"),
+        ({"choices": ["a", "b"], "answer": 0}, "its question is empty"),
         ({"question": "q", "choices": ["a"], "answer": 0}, "two or more"),
         ({"question": "q", "choices": ["a", " "], "answer": 0}, "empty"),
         ({"question": "q", "choices": ["a", "b"], "answer": 2}, "0 to 1, not 2"),

@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -38,12 +39,25 @@ def test_the_prompt_is_lm_evals_letter_for_letter(folder, config_of, scripted, a
     assert sample["logprobs"] == [-10.0, -10.0, -1.0, -10.0]
 
 
-def test_the_original_prompt_has_two_spaces(folder, config_of):
-    config = config_of("mmlu", data_dir=folder, subjects="virology", prompt="original", shots=0)
-    item = mmlu.read(config)[0]
-    assert mmlu.prompt("virology", [], mmlu.block(item), "original").startswith(
-        "The following are multiple choice questions (with answers) about  virology.\n\nq0?"
+def test_the_original_prompt_has_two_spaces_and_questions_as_they_are(folder, config_of, scripted, answer_all):
+    config = config_of("mmlu", "original", data_dir=folder, subjects="high_school_physics", shots=0)
+    [sample], _ = answer_all(mmlu, scripted(), config)
+    assert sample["prompt"] == (
+        "The following are multiple choice questions (with answers) about  high school physics.\n\n"
+        " one? \nA. 1\nB. 2.50\nC. NA\nD. x, y\nAnswer:"
     )
+
+
+def test_files_as_published_have_no_header_and_letters(folder, config_of):
+    write(Path(folder, "test/virology_test.csv"), [["q1?", "a", "b", "c", "d", "D"]], header=["q0?", *"abcd", "B"])
+    items = mmlu.read(config_of("mmlu", data_dir=folder, subjects="virology"))
+    assert [(item["question"], item["gold"]) for item in items] == [("q0?", 1), ("q1?", 3)]
+    assert items[0]["answers"] == ["a", "b", "c", "d"]
+
+
+def test_text_is_the_question_and_its_answers_alone(folder, config_of):
+    [item] = mmlu.read(config_of("mmlu", data_dir=folder, subjects="high_school_physics"))
+    assert mmlu.text(item).split("\n") == [" one? ", "1", "2.50", "NA", "x, y"]
 
 
 def test_chat_asks_in_the_template_without_the_space(folder, config_of, scripted, answer_all):
@@ -59,6 +73,10 @@ def test_micro_and_macro(folder, config_of, scripted, answer_all):
     assert found["metrics"]["accuracy"]["n"] == 4
     assert found["metrics"]["accuracy_macro"]["value"] == 0.5
     assert found["subjects"]["virology"]["value"] == 0.0
+    groups = {group: (estimate["value"], estimate["n"]) for group, estimate in found["groups"].items()}
+    assert groups == {"STEM": (1.0, 1), "other": (0.0, 3)}
+    # One choice is e**9 times as likely as each other one, so the model is sure each time and right once in four.
+    assert found["metrics"]["calibration_error"]["value"] == pytest.approx(0.75, abs=1e-3)
     assert found["counts"] == {"questions_with_fewer_shots": 0, "shots_dropped": 0, "questions_cut": 0}
 
 
@@ -66,7 +84,9 @@ def test_shots_that_do_not_fit_are_dropped_and_counted(folder, config_of, script
     config = config_of("mmlu", data_dir=folder, subjects="virology")
     whole = scripted()
     answer_all(mmlu, whole, config)
-    length = len(whole.requests[0].context) + 1
+    length = len(whole.requests[0].context)  # the letter itself is never fed
+    fits, _ = answer_all(mmlu, scripted(context=length), config)
+    assert [row["shots"] for row in fits] == [5, 5, 5]
     rows, found = answer_all(mmlu, scripted(context=length - 1), config)
     assert [row["shots"] for row in rows] == [4, 4, 4]
     assert found["counts"]["questions_with_fewer_shots"] == 3
@@ -108,8 +128,11 @@ def test_the_known_lengths_of_the_real_prompts(lent, config_of):
     tokenizer = load_tokenizer(lent("tokenizers/llama_tokenizer.model"))
     items = mmlu.read(config_of("mmlu", data_dir=str(lent("mmlu"))))
     assert len(items) == 14_042
-    assert len({item["subject"] for item in items}) == 57
-    texts = [mmlu.prompt(item["subject"], item["shots"], mmlu.block(item), "lm_eval") for item in items]
+    subjects = {item["subject"] for item in items}
+    assert len(subjects) == 57
+    assert sorted(subjects) == sorted(sum(mmlu.GROUPS.values(), []))
+    assert [len(members) for members in mmlu.GROUPS.values()] == [18, 13, 12, 14]
+    texts = ["".join([item["header"], *item["shots"], item["prompt"]]) for item in items]
     longest = sorted(texts, key=len)[-30:]
     assert max(map(len, tokenizer.encode_batch(longest))) == 3_478
     some = texts[::40]

@@ -1,8 +1,15 @@
 import json
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 from imitation_jax.evaluation import natural_questions as nq
+from imitation_jax.evaluation.generations import words
+from imitation_jax.inference.engine import Engine
+from imitation_jax.models.load import load_model
+
+LM_EVAL = Path(__file__).parent / "lm_eval_nq.json"
 
 
 def write(path, rows):
@@ -27,29 +34,37 @@ def files(tmp_path):
     return {"data": write(tmp_path / "data.jsonl", data), "shots_data": write(tmp_path / "pool.jsonl", pool)}
 
 
-def test_normalisation_is_squads():
-    assert nq.normalise("  The  Beatles' an A.B.C. ") == "beatles abc"
-    assert nq.exact_match("the December, 1972", ["14 December 1972 UTC", "December 1972"])
-    assert not nq.exact_match("December", ["December 1972"])
-    assert nq.f1("in December of 1972", ["December 1972"]) == pytest.approx(2 * 2 / 6)
-    assert nq.f1("no idea", ["December 1972"]) == 0.0
-    assert nq.f1("The", ["a"]) == 1.0  # both empty after normalisation
-    assert nq.f1("Bob Russell", ["Bobby Scott", "Bob Russell"]) == 1.0
+@pytest.fixture
+def real(lent):
+    return {
+        "data": str(lent("nq_open/NQ-open.dev.jsonl")),
+        "shots_data": str(lent("nq_open/NQ-open.efficientqa.dev.1.1.jsonl")),
+    }
+
+
+def asked(item):
+    return item["header"] + "".join(item["shots"]) + item["body"]
 
 
 def test_prompt_stops_and_scores(files, config_of, scripted, answer_all):
     engine = scripted(writes={"emma?": " Jane Austen.\nQ: next", "moon?": " December of 1972"})
-    rows, found = answer_all(nq, engine, config_of("nq", **files, shots=1))
-    assert rows[0]["prompt"].startswith("Answer these questions:\n\nQ: ")
-    assert rows[0]["prompt"].endswith(
-        "?\nA: " + rows[0]["prompt"].split("?\nA: ")[1].split("\n")[0] + "\nQ: who wrote emma?\nA:"
-    )
-    assert engine.asked == [row["prompt"] for row in rows]
+    rows, found = answer_all(nq, engine, config_of("nq", **files, shots=1, shots_from="first"))
+    header = "Answer these questions:\n\nQ: The Capital of France?\nA: Paris\n"
+    assert [row["prompt"] for row in rows] == engine.asked
+    assert engine.asked[0] == header + "Q: who wrote emma?\nA:"
     assert [row["prediction"] for row in rows] == ["Jane Austen.", "December of 1972"]
     assert [row["correct"] for row in rows] == [True, False]
     assert found["metrics"]["exact_match"]["value"] == 0.5
     assert found["metrics"]["f1"]["value"] == pytest.approx((1 + 2 * 2 / 5) / 2)
-    assert all(request.temperature == 0.0 for request in engine.requests)
+    assert [(request.temperature, request.stop) for request in engine.requests] == [(0.0, ("\n",))] * 2
+
+
+def test_chat_asks_the_same_as_a_user(files, config_of, scripted, answer_all):
+    engine = scripted(writes={"emma?": "Jane Austen"})
+    rows, _ = answer_all(nq, engine, config_of("nq", "zero_shot", data=files["data"], chat=True))
+    assert rows[0]["correct"]
+    assert "<|im_start|>user\nAnswer these questions:\n\nQ: who wrote emma?\nA:<|im_end|>" in engine.asked[0]
+    assert engine.asked[0].endswith("<|im_start|>assistant\n")
 
 
 def test_shots_leave_out_the_test_questions(files, config_of):
@@ -64,28 +79,77 @@ def test_shots_leave_out_the_test_questions(files, config_of):
         nq.read(config_of("nq", **files, shots=5))
 
 
+def test_lm_eval_draws_for_each_question_and_leaves_out_itself_alone(files, config_of):
+    own = config_of("nq", "lm_eval", data=files["shots_data"], shots_data=files["shots_data"], shots=4)
+    for item in nq.read(own):
+        assert sorted(item["shots"] + [f"{item['body']} {item['gold'][0]}\n"]) == sorted(
+            ["Q: The Capital of France??\nA: Paris\n", "Q: Who wrote Emma?\nA: x\n"]
+            + [f"Q: number {k}?\nA: {k}\n" for k in range(3)]
+        )
+    items = nq.read(config_of("nq", "lm_eval", **files))
+    assert items[0]["shots"] != items[1]["shots"]
+    assert items == nq.read(config_of("nq", "lm_eval", **files))
+    assert items[:1] == nq.read(config_of("nq", "lm_eval", **files, limit=1))
+
+
+def test_shots_are_dropped_until_the_prompt_fits(files, config_of, scripted, answer_all):
+    engine = scripted(context=55)
+    rows, found = answer_all(nq, engine, config_of("nq", **files, shots=4, max_new_tokens=16))
+    assert found["counts"]["questions_with_fewer_shots"] == 2
+    assert all(0 <= row["shots"] < 4 and row["prompt"].startswith("Answer these") for row in rows)
+    assert [row["prompt"] for row in rows] == engine.asked
+    assert all(len(request.prompt) <= 55 - 16 for request in engine.requests)
+    with pytest.raises(ValueError, match="max_new_tokens=55: leaves no room"):
+        answer_all(nq, engine, config_of("nq", **files, max_new_tokens=55))
+
+
 def test_variants(files, config_of, scripted, answer_all):
     zero = config_of("nq", "zero_shot", data=files["data"])
-    rows, _ = answer_all(nq, scripted(), zero)
+    rows, found = answer_all(nq, scripted(), zero)
     assert rows[0]["prompt"] == "Answer these questions:\n\nQ: who wrote emma?\nA:"
     assert rows[0]["prediction"] == ""
+    assert found["counts"]["answers_empty"] == 2
     engine = scripted(writes={"emma?": " Austen, J."})
     rows, _ = answer_all(nq, engine, config_of("nq", "lm_eval", **files))
     assert rows[0]["prediction"] == "Austen"
+    assert {(request.stop, request.max_new_tokens) for request in engine.requests} == {(("\n", ".", ","), 256)}
     with pytest.raises(ValueError, match="zero_shot and lm_eval"):
         config_of("nq", "zeroshot")
+    with pytest.raises(ValueError, match="config.shots_from='best'"):
+        nq.read(config_of("nq", **files, shots_from="best"))
 
 
-def test_real_exemplars_share_no_question_with_the_real_test(lent, config_of):
-    files = {
-        "data": str(lent("nq_open/NQ-open.dev.jsonl")),
-        "shots_data": str(lent("nq_open/NQ-open.efficientqa.dev.1.1.jsonl")),
-    }
-    items = nq.read(config_of("nq", **files))
-    assert len(items) == 3_610
+def test_real_exemplars_share_no_question_with_the_real_test(real, config_of):
+    items = nq.read(config_of("nq", **real))
+    assert len(items) == sum(1 for _ in open(real["data"], encoding="utf-8"))
     assert len(items[0]["shots"]) == 3
-    asked = {nq.normalise(item["question"]) for item in items}
-    assert not any(nq.normalise(shot.split("\n")[0].removeprefix("Q: ")) in asked for shot in items[0]["shots"])
+    questions = {words(nq.text(item)) for item in items}
+    assert not any(words(shot.split("\n")[0].removeprefix("Q: ")) in questions for shot in items[0]["shots"])
+
+
+@pytest.fixture
+def oracle(real):
+    """What lm-eval 0.4.13 asked (a digest of all prompts) and SmolLM2 answered, with the exemplars as train split."""
+    expected = json.loads(LM_EVAL.read_text())
+    if {key: sha256(Path(path).read_bytes()).hexdigest() for key, path in real.items()} != expected["files"]:
+        pytest.skip("the oracle is of other rows than those in IMITATION_TEST_DATA")
+    return expected
+
+
+def test_lm_evals_prompts_on_real_questions(real, oracle, config_of):
+    prompts = "\n\n".join(asked(item) for item in nq.read(config_of("nq", "lm_eval", **real)))
+    assert sha256(prompts.encode()).hexdigest() == oracle["prompts"]
+
+
+@pytest.mark.slow
+def test_answers_are_lm_evals_text_for_text(real, oracle, config_of, answer_all, smollm2_gguf):
+    answers = oracle["answers"]
+    config = config_of("nq", "lm_eval", **real, limit=len(answers))
+    rows, found = answer_all(nq, Engine(load_model(f"gguf:{smollm2_gguf}"), batch_size=config.batch_size), config)
+    different = [(row["id"], row["prediction"], text) for row, text in zip(rows, answers, strict=True)
+                 if row["prediction"] != text]  # fmt: skip
+    assert not different
+    assert found["metrics"]["exact_match"]["value"] == oracle["exact_match"]
 
 
 @pytest.mark.parametrize(

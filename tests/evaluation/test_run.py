@@ -1,11 +1,12 @@
+import copy
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from imitation_jax.evaluation import run
-from imitation_jax.evaluation.prompts import encode_pairs
-from imitation_jax.inference.engine import Engine, ScoreRequest
-from imitation_jax.models.load import load_model
+from imitation_jax.evaluation.tables import table
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def quiz(tmp_path, config_of):
     rows = [{"id": f"q{k}", "question": f"number {k}", "choices": ["right", "wrong"], "answer": 0} for k in range(6)]
     path = tmp_path / "quiz.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return config_of("facts", data=str(path), mesh="")
+    return config_of("facts", data=str(path))
 
 
 @pytest.fixture
@@ -25,12 +26,18 @@ def model(tmp_path):
 
 @pytest.fixture
 def with_engine(monkeypatch):
-    """Puts a scripted engine in the place of the loaded model, and gives it back."""
+    """Puts a scripted engine in the place of every model, and gives it back; `put.loaded` lists the sources read."""
 
     def put(engine):
-        monkeypatch.setattr(run, "_engine", lambda config, model: engine)
+        monkeypatch.setattr(run, "load_model", load_model)
+        monkeypatch.setattr(run, "_engine", lambda config, model: put.made.append(config.template) or engine)
         return engine
 
+    def load_model(source, mesh):
+        put.loaded.append(source)
+        return SimpleNamespace(template=True)
+
+    put.loaded, put.made = [], []
     return put
 
 
@@ -47,9 +54,6 @@ def test_result_and_samples(quiz, model, tmp_path, scripted, with_engine):
     assert [sample["id"] for sample in samples] == [f"q{k}" for k in range(6)]
     assert {"id", "prompt", "gold", "prediction", "correct", "logprobs"} <= samples[0].keys()
     assert not list(folder.glob("*.partial"))
-    lines = run.table([result]).splitlines()
-    assert lines[0].split() == ["task", "model", "metric", "value", "stderr", "n", "seconds"]
-    assert lines[1].split()[:4] == ["facts", "tiny", "accuracy", "1.0000"]
 
 
 def test_a_killed_run_asks_nothing_twice(quiz, model, tmp_path, scripted, with_engine):
@@ -137,14 +141,166 @@ def test_bad_calls_are_named(quiz, model, tmp_path):
         run.evaluate(quiz, [model], workdir, tmp_path)
 
 
+@pytest.fixture
+def batch(tmp_path, config_of):
+    """Two quizzes with the data of a few rows each, and the other tasks of all.py without."""
+    config = config_of("all")
+    config.only = "facts,nq*"
+    for name, count in (("quiz", 4), ("nq", 3)):
+        rows = [{"id": f"{name}{k}", "question": f"{name} number {k}", "answer": 0} for k in range(count)]
+        rows = [row | ({"choices": ["right", "wrong"]} if name == "quiz" else {"answer": ["yes"]}) for row in rows]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config.tasks.facts.data = str(tmp_path / "quiz.jsonl")
+    for key in ("nq", "nq_zero_shot"):
+        config.tasks[key].data = str(tmp_path / "nq.jsonl")
+    config.tasks.nq.shots = 0
+    return config
+
+
+@pytest.fixture
+def two_models(model, tmp_path):
+    shutil.copy(tmp_path / "tiny.gguf", tmp_path / "tiny2.gguf")
+    return [f"gguf:{tmp_path}/tiny*.gguf"]
+
+
+def test_a_batch_loads_each_model_once_and_keeps_what_is_done(batch, two_models, tmp_path, scripted, with_engine):
+    batch.tasks.nq.limit = 2
+    engine = with_engine(scripted(likes={"right": -1.0}, writes={"nq": "yes\n"}))
+    results = run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    keys = [(task, name) for task in ("nq", "nq_zero_shot", "facts") for name in ("tiny", "tiny2")]
+    assert [(result["task"], result["model"]) for result in results] == keys
+    assert [result["n"] for result in results] == [2, 2, 3, 3, 4, 4]
+    assert with_engine.loaded == [f"gguf:{tmp_path}/tiny.gguf", f"gguf:{tmp_path}/tiny2.gguf"]
+    assert len(with_engine.made) == 2 and len(engine.asked) == 2 * (2 + 3 + 2 * 4)
+    # one more model and a changed task: nothing else is asked again
+    shutil.copy(tmp_path / "tiny.gguf", tmp_path / "tiny10.gguf")
+    batch.tasks.facts.limit = 1
+    engine.asked.clear()
+    results = run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    assert [result["model"] for result in results][:3] == ["tiny", "tiny2", "tiny10"]
+    assert len(engine.asked) == 2 * 2 + (2 + 3 + 2)
+    with_engine.loaded.clear()
+    assert run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path) == results
+    assert with_engine.loaded == []
+
+
+def test_a_batch_and_a_single_task_share_their_results(batch, quiz, model, tmp_path, scripted, with_engine):
+    engine = with_engine(scripted())
+    quiz.data = batch.tasks.facts.data
+    [single] = run.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
+    engine.asked.clear()
+    results = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+    assert results[-1] == single and len(engine.asked) == 3 + 3
+
+
+def test_shared_keys_hold_for_all_and_a_tasks_own_for_it(batch, model, tmp_path, scripted, with_engine):
+    with_engine(scripted())
+    batch.tasks.nq.template = "lineage"
+    batch.limit = 2
+    batch.tasks.nq.limit = 1
+    batch.role = "student"
+    results = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+    assert [(result["task"], result["n"]) for result in results] == [("nq", 1), ("nq_zero_shot", 2), ("facts", 2)]
+    assert [result["settings"]["template"] for result in results] == ["lineage", "model", "model"]
+    assert {result["role"] for result in results} == {"student"}
+    # one model in memory, an engine for each template
+    assert len(with_engine.loaded) == 1 and with_engine.made == ["lineage", "model"]
+
+
+def test_a_killed_batch_goes_on_at_the_item(batch, two_models, tmp_path, scripted, with_engine):
+    scripts = {"likes": {"right": -1.0}, "writes": {"nq": "yes\n"}}
+    whole = with_engine(scripted(**scripts))
+    expected = run.evaluate(batch, two_models, str(tmp_path / "whole"), tmp_path)
+    for dies_after in range(1, len(whole.asked), 4):
+        workdir = str(tmp_path / f"run{dies_after}")
+        first = with_engine(scripted(**scripts, dies_after=dies_after))
+        with pytest.raises(RuntimeError, match="killed"):
+            run.evaluate(batch, two_models, workdir, tmp_path)
+        second = with_engine(scripted(**scripts))
+        results = run.evaluate(batch, two_models, workdir, tmp_path)
+        # at most one choice of the question that the kill cut in two is scored again
+        assert len(first.asked) + len(second.asked) - len(whole.asked) in (0, 1)
+        metrics = [(result["task"], result["model"], result["metrics"], result["tokens"]) for result in results]
+        assert metrics == [(r["task"], r["model"], r["metrics"], r["tokens"]) for r in expected]
+        assert run.compare(results, workdir) == run.compare(expected, str(tmp_path / "whole"))
+
+
+def test_contamination_is_told_of_kept_results_too(batch, model, tmp_path, scripted, with_engine):
+    seen = "which of the farmers in the valley waits for the water of the old river"
+    rows = [{"id": "seen", "question": seen, "answer": ["yes"]}, {"id": "new", "question": "x", "answer": ["yes"]}]
+    (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    dialogue = {"messages": [{"role": "user", "content": f"Tell me, {seen}?"}, {"role": "assistant", "content": "a"}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(dialogue) + "\n", encoding="utf-8")
+    batch.only = "nq"
+    with_engine(scripted(writes={"farmers": "yes"}))
+    [plain] = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+    [told] = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path, str(tmp_path / "train.jsonl"))
+    assert len(with_engine.loaded) == 1 and told["metrics"] == plain["metrics"]
+    lines = [line.split() for line in table([told]).splitlines()[1:]]
+    values = {" ".join(line[2:-7]): line[-7] for line in lines if line[2] == "exact_match"}
+    assert values == {"exact_match": "0.5000", "exact_match (clean)": "0.0000", "exact_match (contaminated)": "1.0000"}
+
+
+def test_style_of_a_batch_is_of_each_models_own_answers(batch, two_models, tmp_path, scripted, with_engine):
+    (tmp_path / "p.txt").write_text("one\ntwo\n", encoding="utf-8")
+    teacher = [{"instruction": text, "output": "- a\n- b", "generator": "teacher"} for text in ("one", "two")]
+    (tmp_path / "teacher.jsonl").write_text("".join(json.dumps(row) + "\n" for row in teacher), encoding="utf-8")
+    batch.only = "style"
+    batch.tasks.style.reference = str(tmp_path / "teacher.jsonl")
+    with pytest.raises(FileNotFoundError, match="tiny/answers.jsonl: no such file; style needs the task answers"):
+        run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    batch.only = "answers,style"
+    batch.tasks.answers.prompts = str(tmp_path / "p.txt")
+    with_engine(scripted(writes={"one": "- 1"}))
+    results = run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    assert [(result["task"], result["model"]) for result in results][2:] == [("style", "tiny"), ("style", "tiny2")]
+    assert results[2]["metrics"]["list_match"]["value"] == 0.5
+    assert (tmp_path / "run/eval/tiny2/style.json").exists()
+    batch.tasks.style.answers = "x.jsonl"
+    with pytest.raises(ValueError, match="config.tasks.style.answers: a batch compares each model's own"):
+        run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+
+
+def test_everything_is_checked_before_a_model_is_loaded(batch, model, tmp_path, with_engine, scripted):
+    def refused(error, match, models=(model,), trained_on="", **changes):
+        config = copy.deepcopy(batch)
+        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+        with pytest.raises(error, match=match):
+            run.evaluate(config, models, str(tmp_path / "run"), tmp_path, trained_on)
+
+    with_engine(scripted())
+    refused(
+        ValueError, r"config.tasks.facts: .*no such file.*\(empty: config.tasks.facts.data\)", tasks__facts__data=""
+    )
+    refused(ValueError, "^config.tasks.nq: config.tasks.nq.stops='x': expected", tasks__nq__stops="x")
+    refused(ValueError, r"config.tasks.nq: nowhere: no such file", tasks__nq__data="nowhere")
+    refused(ValueError, "config.only: no task matches 'arcs'; there are", only="facts,arcs")
+    refused(ValueError, "config.tasks.nq.limit=-1", tasks__nq__limit=-1)
+    refused(ValueError, "config.tasks.facts.batch_size=0: must be 1", batch_size=0)
+    refused(ValueError, "config.tasks.facts.compute_dtype='half'", tasks__facts__compute_dtype="half")
+    refused(FileNotFoundError, "nowhere: no such file or folder", trained_on="nowhere", only="nq")
+    refused(FileNotFoundError, "config.tasks.nq.template='x.jinja'", tasks__nq__template="x.jinja")
+    refused(ValueError, "unknown axis 'rows'", tasks__facts__mesh="rows=2")
+    refused(FileNotFoundError, "nowhere.gguf: no such file", models=(model, "gguf:nowhere.gguf"))
+    refused(ValueError, "--model=gguf:nowhere/.*: matches no model", models=(model, "gguf:nowhere/*.gguf"))
+    refused(ValueError, "--model: facts needs a model", models=(), only="facts")
+    assert with_engine.loaded == []
+
+
+def test_a_model_without_a_template_is_refused_before_its_first_task(batch, model, tmp_path, monkeypatch):
+    batch.tasks.nq_zero_shot.chat = True
+    monkeypatch.setattr(run, "load_model", lambda source, mesh: SimpleNamespace(template=None))
+    with pytest.raises(ValueError, match="tiny.gguf: has no chat template, and nq needs one"):
+        run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides", "oracle", "n"),
     [
         ("mmlu", {"data_dir": "mmlu", "shots": 0, "limit": 5}, "mmlu_0_5.jsonl", 285),
         ("mmlu", {"data_dir": "mmlu", "subjects": "abstract_algebra"}, "mmlu_abstract_algebra_5shot.jsonl", 100),
-        ("facts", {"data": "arc_easy/arc_easy.jsonl", "limit": 300}, "arc_easy.jsonl", 300),
-        ("facts", {"data": "piqa/piqa_100.jsonl"}, "piqa_100.jsonl", 100),
     ],
 )
 def test_the_oracle(name, overrides, oracle, n, lent, smollm2_gguf, config_of, tmp_path):
@@ -157,17 +313,3 @@ def test_the_oracle(name, overrides, oracle, n, lent, smollm2_gguf, config_of, t
     for sample, row in zip(samples, expected, strict=True):
         assert sample["gold"] == row["gold"], sample["id"]
         assert sample["logprobs"] == pytest.approx(row["ll"], abs=1e-3, rel=0), sample["id"]
-
-
-@pytest.mark.slow
-def test_the_oracle_on_lambada(lent, smollm2_gguf):
-    """Continuations of whole passages, asked of the engine itself: no task reads this file."""
-    model = load_model(f"gguf:{smollm2_gguf}")
-    rows = [json.loads(line) for line in open(lent("lambada_openai/lambada_openai_100.jsonl"), encoding="utf-8")]
-    expected = [json.loads(line) for line in open(lent("oracle_smollm2/lambada_openai_100.jsonl"), encoding="utf-8")]
-    pairs = [encode_pairs(model.tokenizer, row["context"], [" " + row["continuation"]])[0] for row in rows]
-    scores = Engine(model).score([ScoreRequest(*pair) for pair in pairs])
-    assert len(scores) == len(expected) == 100
-    for row, score in zip(expected, scores, strict=True):
-        assert score.logprob == pytest.approx(row["ll"], abs=1e-3, rel=0), row["i"]
-        assert score.greedy == row["greedy"], row["i"]

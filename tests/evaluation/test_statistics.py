@@ -51,3 +51,38 @@ def test_pearson_is_scipys_and_undefined_for_a_constant():
     assert statistics.pearson(rows) == pytest.approx(stats.pearsonr(rows[:, 0], rows[:, 1]).statistic)
     constant = np.stack([np.ones(20), np.arange(20.0)], axis=1)
     assert statistics.bootstrap(statistics.pearson, constant) == {"value": None, "stderr": None, "n": 20}
+
+
+def test_intervals_are_wilsons_for_shares_and_normal_for_means():
+    hits = [True] * 7 + [False] * 43
+    low, high = statistics.interval(statistics.proportion(hits))
+    # Wilson 1927 by hand
+    z, p, n = stats.norm.ppf(0.975), 7 / 50, 50
+    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert low == pytest.approx((middle - half) / (1 + z**2 / n))
+    assert high == pytest.approx((middle + half) / (1 + z**2 / n))
+    low, high = statistics.interval(statistics.proportion([False] * 20))
+    assert low == 0 and 0.15 < high < 0.17
+    assert statistics.interval(statistics.estimate(0.5, 0.1, 9)) == pytest.approx((0.304, 0.696))
+    assert statistics.interval(statistics.mean([1.0])) is None
+    assert statistics.interval(statistics.proportion([])) is None
+
+
+def test_paired_bootstrap_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(300):
+        low, high = statistics.paired_bootstrap(rng.normal(0.3, 1.0, 60), resamples=500)
+        inside += low <= 0.3 <= high
+    assert 0.90 < inside / 300 < 0.98
+    differences = rng.choice([-1.0, 0.0, 1.0], 200)
+    expected = stats.bootstrap((differences,), np.mean, method="percentile", n_resamples=10000, rng=rng)
+    assert statistics.paired_bootstrap(differences) == pytest.approx(tuple(expected.confidence_interval), abs=0.011)
+    assert statistics.paired_bootstrap([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_mcnemar_is_the_exact_binomial():
+    assert statistics.mcnemar(0, 0) == 1.0
+    assert statistics.mcnemar(5, 5) == 1.0
+    assert statistics.mcnemar(0, 6) == pytest.approx(2 * 0.5**6)
+    assert statistics.mcnemar(9, 2) == statistics.mcnemar(2, 9) == pytest.approx(2 * (1 + 11 + 55) / 2**11)

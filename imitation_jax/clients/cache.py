@@ -1,0 +1,56 @@
+"""Answers that were paid for or waited for, on disk: asked once, whatever is killed and started again in between."""
+
+import hashlib
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class Cache:
+    """JSON-able answers by JSON-able questions, in one SQLite file that several threads and processes may share.
+
+    An answer outlives a kill -9 as soon as `put` returns.
+    """
+
+    def __init__(self, path: str | Path):
+        """Opens the file, or makes it.
+
+        Raises:
+          ValueError: something else than a cache is there.
+          OSError: it cannot be written there.
+        """
+        path = Path(path).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        try:
+            # Its own transaction for every answer.
+            self._file = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            # Nothing to wait for the disk for: what the kernel has, a killed process does not take back.
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("PRAGMA synchronous = NORMAL")
+            self._file.execute("CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{path}: cannot be opened as a cache of answers ({error})") from None
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path}: not a cache of answers ({error}); name another file") from None
+
+    def get(self, question: Any) -> Any:
+        """The answer, None where there is none yet."""
+        with self._lock:
+            found = self._file.execute("SELECT answer FROM answers WHERE question = ?", (_key(question),)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def put(self, question: Any, answer: Any) -> None:
+        """Keeps an answer other than None; an older one to the same question gives way."""
+        with self._lock:
+            self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (_key(question), json.dumps(answer)))
+
+    def close(self) -> None:
+        """The file can be removed after this."""
+        self._file.close()
+
+
+def _key(question: Any) -> str:
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()

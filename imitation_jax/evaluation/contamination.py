@@ -1,0 +1,185 @@
+"""Contamination: which evaluation items stand in a training set, and a task's metrics with and without them.
+
+An item is marked where 13 words in a row of its own text (no shots, no instructions) occur in a turn of a training
+dialogue, whoever speaks; `data/ngrams.py` says what a word is and what holds for short texts. Every row that can be
+read counts, also one that training would set aside.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from imitation_jax.data import builder, ngrams, rows, tokens
+from imitation_jax.data.rows import Rejected
+from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.results import Result, digest, write_result, write_text
+from imitation_jax.evaluation.rows import read_rows
+from imitation_jax.progress import progress
+
+Marks = dict[str, Any]
+
+DEFINITION = (
+    f"{ngrams.WORDS} words in a row of the item in a training turn, or the whole of an item of "
+    f"{ngrams.FEWEST_WORDS} to {ngrams.WORDS - 1} words; case, accents and punctuation ignored"
+)
+
+
+def texts(name: str, task: ModuleType, items: list[dict]) -> dict[str, str]:
+    """What `mark` looks for: each item's own words, by its id.
+
+    Raises:
+      ValueError: the task cannot tell them.
+    """
+    if not hasattr(task, "text"):
+        raise ValueError(f"--contamination: {name} has no text of its own to look for in training data; leave it out")
+    return {item["id"]: task.text(item) for item in items}
+
+
+def mark(texts: Mapping[str, Mapping[str, str]], dataset: str, cache_dir: Path) -> dict[str, Marks]:
+    """Looks for the items of all tasks in one pass over the training set; what was looked for before is kept.
+
+    Args:
+      texts: task -> item id -> the item's own words.
+      dataset: folder that prepare wrote, tfds folder, dialogue file or ShareGPT dump (gzipped or not), local or in a
+        bucket; several with commas.
+      cache_dir: local folder.
+
+    Returns:
+      Of each task: "dataset", "rows" (training rows), "rows_unread" (those without a readable turn), "too_short" (ids
+      of items that cannot be marked), and "items", the marked ones: id -> "where" the first training row stands
+      (`file:line`), how many "rows" hold it, and the "words" found first.
+
+    Raises:
+      FileNotFoundError, ValueError: no such dataset, or no dialogue in it.
+    """
+    sources = _sources(dataset)
+    identity = [ngrams.FORMAT, [_state(file) for source in sources for file in _files(source)]]
+    folder = Path(cache_dir) / "contamination"
+    kept = {task: folder / f"{digest([identity, dict(found)])}.json" for task, found in texts.items()}
+    todo = [(task, key) for task in texts for key in texts[task] if not kept[task].exists()]
+    if todo:
+        searched = _search(todo, [texts[task][key] for task, key in todo], sources, dataset)
+        for task in dict.fromkeys(task for task, _ in todo):
+            write_text(epath.Path(kept[task]), json.dumps(searched[task]))
+    return {task: {"dataset": dataset} | json.loads(file.read_text()) for task, file in kept.items()}
+
+
+def _search(ids: list[tuple[str, str]], texts: list[str], sources: list[epath.Path], dataset: str) -> dict[str, Marks]:
+    index = ngrams.Ngrams(texts)
+    found: list[dict | None] = [None] * len(ids)
+    count = unread = 0
+    read = progress(_read(sources), desc=f"looking for {len(ids):,} items in {dataset}", unit="row")
+    for where, row, hits in ngrams.scan(index, read):
+        count += 1
+        if isinstance(row, Rejected):
+            logging.log_first_n(logging.WARNING, "%s: %s", 5, where, row.reason)
+        unread += isinstance(row, Rejected) or not ngrams.turns(row)
+        for item, words in {item: hit.words for hit in reversed(hits) for item in hit.items}.items():
+            found[item] = found[item] or {"where": where, "rows": 0, "words": words}
+            found[item]["rows"] += 1
+    if count == unread:
+        raise ValueError(
+            f"--contamination={dataset}: none of its {count} rows is a dialogue (a list of turns under 'messages' or "
+            "'conversations')"
+        )
+    logging.info("%s: %d of %d items stand in it (%d rows)", dataset, sum(map(bool, found)), len(ids), count)
+    marks = {task: {"rows": count, "rows_unread": unread, "too_short": [], "items": {}} for task, _ in ids}
+    for task, key in map(ids.__getitem__, index.too_short):
+        marks[task]["too_short"].append(key)
+    for (task, key), place in zip(ids, found, strict=True):
+        if place:
+            marks[task]["items"][key] = place
+    return marks
+
+
+def _sources(dataset: str) -> list[epath.Path]:
+    """Files of rows and tfds folders."""
+    sources = []
+    for name in filter(None, (name.strip() for name in dataset.split(","))):
+        path = epath.Path(name).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"--contamination={name}: no such file or folder")
+        if path.is_dir():
+            lines = path / "dialogues.jsonl"
+            path = lines if lines.exists() else builder.find(path)
+        if path is None:
+            raise FileNotFoundError(
+                f"--contamination={name}: holds neither dialogues.jsonl nor a tfds dataset; give a folder that "
+                "prepare wrote, or a file of dialogues"
+            )
+        sources.append(path)
+    return sources
+
+
+def _files(source: epath.Path) -> list[epath.Path]:
+    return sorted(source.glob("*.array_record*")) if source.is_dir() else [source]
+
+
+def _state(file: epath.Path) -> list:
+    """Another one where the file may be another."""
+    if "://" in str(file):
+        stat = file.stat()
+        return [str(file), stat.length, stat.mtime]
+    stat = os.stat(file)
+    return [str(file), stat.st_size, stat.st_mtime_ns]
+
+
+def _read(sources: list[epath.Path]) -> Iterator[tuple[str, dict | Rejected]]:
+    for source in sources:
+        yield from tokens.read(source) if source.is_dir() else rows.read(source)
+
+
+def add(
+    result: Result,
+    path: epath.Path,
+    samples_path: epath.Path,
+    task: ModuleType,
+    items: list[dict],
+    config: ConfigDict,
+    marks: Marks,
+) -> Result:
+    """The result with "contamination": the task's metrics over the clean and over the marked items, and the marks.
+
+    Nothing else of it changes, its fingerprint neither; items that are too short to be marked are among the clean.
+
+    Args:
+      path: of the result's file, which is written again where this is new.
+      samples_path: the samples that the result was made of.
+      marks: the task's own, from `mark`.
+    """
+    marked = marks["items"]
+    samples = [row for _, row in read_rows(str(samples_path))]
+    section = {"dataset": marks["dataset"], "definition": DEFINITION}
+    section |= {"rows": marks["rows"], "rows_unread": marks["rows_unread"], "n_too_short": len(marks["too_short"])}
+    for name, wanted in (("clean", False), ("contaminated", True)):
+        some = [sample for sample in samples if (sample["id"] in marked) == wanted]
+        section[f"n_{name}"] = len(some)
+        if some:
+            chosen = [item for item in items if (item["id"] in marked) == wanted]
+            section[f"metrics_{name}"] = task.summarise(some, chosen, config)["metrics"]
+        else:
+            section[f"metrics_{name}"] = dict.fromkeys(result["metrics"], statistics.estimate(math.nan, math.nan, 0))
+    section["items"] = {sample["id"]: marked[sample["id"]] for sample in samples if sample["id"] in marked}
+    if result.get("contamination") != section:
+        result = result | {"contamination": section}
+        write_result(path, result)
+    return result
+
+
+def metrics(result: Result) -> dict[str, statistics.Estimate]:
+    """The lines that contamination adds to the table of results: each metric without and with marked items only."""
+    section = result.get("contamination", {})
+    return {
+        f"{metric} ({name})": estimate
+        for metric in result["metrics"]
+        for name in ("clean", "contaminated")
+        if (estimate := section.get(f"metrics_{name}", {}).get(metric))
+    }
