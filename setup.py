@@ -26,6 +26,7 @@ setup(
         "orbax-checkpoint>=0.11.25",
         "safetensors>=0.5",
         "protobuf>=5",
+        "rouge-score>=0.1.2",
         "scipy>=1.11",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",

@@ -13,6 +13,7 @@ def get_config():
     config.data = ""
     config.hatecheck = ""  # HateCheck's test_suite_cases.csv: its AUC is printed too
     config.test_share = 0.2  # of the documents, never trained on; the printed figures are theirs
+    config.calibration_share = 0.1  # of the other documents, left out of a second training that calibrates; 0 for none
     config.folds = 5  # the same figures over all documents, from so many more trainings; 0 for none
     config.seed = 0
     config.members = 4

@@ -31,6 +31,7 @@ def get_config():
         gsm8k="gsm8k.py",
         human_eval="human_eval.py",
         tldr="tldr.py",
+        toxicity="toxicity.py",
         facts="facts.py",
         answers="answers.py",
         style="style.py",

@@ -82,6 +82,11 @@ def read(config: ConfigDict) -> list[dict]:
     return items[: config.limit or None]
 
 
+def text(item: dict) -> str:
+    """The user's own words: what contamination looks for in training data."""
+    return "\n".join(turn["content"] for turn in item["messages"] if turn["role"] == "user")
+
+
 def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """One answer a prompt; a prompt that leaves no room for its answer gets an empty one and says so."""
     drafts, requests = [], []

@@ -12,7 +12,7 @@ The default prompt is the LLaMA paper's, the answer ends with its line, and SQuA
 - The question stands in the prompt as it is; here question marks at its end become one.
 
 Where a prompt does not fit the model, lm-eval cuts off its first tokens; here shots are dropped first. lm-eval ends an
-answer at the tokenizer's EOS; here at any end of the template's turn, which is the same token in all models known.
+answer at the tokenizer's EOS; here at the end of the template's turn too, in SmolLM2 the same token.
 """
 
 import re

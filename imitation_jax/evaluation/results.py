@@ -23,7 +23,7 @@ from imitation_jax.data.rows import line
 Sample = dict[str, Any]
 Result = dict[str, Any]
 
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tokenizers", "jinja2")
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tokenizers", "jinja2", "rouge-score")
 
 
 def safe_name(name: str) -> str:

@@ -31,6 +31,7 @@ from imitation_jax.evaluation import (
     piqa,
     style,
     tldr,
+    toxicity,
     trivia_qa,
 )
 from imitation_jax.evaluation.results import (
@@ -66,6 +67,7 @@ TASKS: dict[str, ModuleType] = {
     "gsm8k": gsm8k,
     "human_eval": human_eval,
     "tldr": tldr,
+    "toxicity": toxicity,
     "facts": facts,
     "answers": answers,
     "style": style,

@@ -65,12 +65,13 @@ def read(config: ConfigDict) -> list[dict]:
     """The passages of `config.data`.
 
     Raises:
-      FileNotFoundError, ValueError: one line with the place or the key.
+      FileNotFoundError, ValueError: one line with the place or the key; ROUGE is not installed.
     """
     if config.prompt.count("{passage}") != 1:
         raise ValueError(f"config.prompt={config.prompt!r}: must hold {{passage}} once")
     if config.max_new_tokens < 1:
         raise ValueError("config.max_new_tokens must be 1 or more")
+    _scorer()
     return generations.read_questions(config.data, parse)[: config.limit or None]
 
 
@@ -116,9 +117,10 @@ def rouge(prediction: str, gold: str) -> dict[str, float]:
 
 @functools.cache
 def _scorer():
-    # takes a second, and other tasks do without
-    from rouge_score.rouge_scorer import RougeScorer
-
+    try:
+        from rouge_score.rouge_scorer import RougeScorer  # takes a second, and other tasks do without
+    except ModuleNotFoundError:
+        raise ValueError("config.task='tldr': needs the package rouge-score; pip install rouge-score") from None
     return RougeScorer(ROUGE, use_stemmer=True)
 
 

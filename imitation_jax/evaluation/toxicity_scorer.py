@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from imitation_jax.evaluation.rows import existing
 from imitation_jax.progress import progress
@@ -175,28 +177,57 @@ def _logits(members: Params, batch: dict, texts: int) -> jax.Array:
 
 
 class Scorer:
-    """A trained model. `about` tells what it was trained on and how well it agrees with Perspective."""
+    """A trained model.
+
+    Attributes:
+      calibration: (scale, shift) of the logits, see `calibrated`.
+      about: what it was trained on and how well it agrees with Perspective.
+      digest: of the file that it was saved to.
+    """
 
     def __init__(self, vocabulary: np.ndarray, members: dict[str, np.ndarray], about: dict[str, Any], digest: str = ""):
         self.vocabulary, self.members, self.about, self.digest = vocabulary, members, about, digest
+        self.calibration = (1.0, 0.0)
         # Rounded as they are saved, so that a loaded scorer says what this one says.
         self._params = {name: jnp.asarray(array, jnp.float32) for name, array in members.items()}
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """(n,) float64 in [0, 1], what Perspective would say; a text without any known n-gram gets the base rate."""
+        scale, shift = self.calibration
+        return expit(scale * self.logits(texts) + shift)
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """(n,) float64, as the model says them."""
         features = Features(texts, self.vocabulary)
         found = np.zeros(len(texts), np.float64)
         for start in range(0, len(texts), TEXTS):
             rows = np.arange(start, min(start + TEXTS, len(texts)))
             found[rows] = np.asarray(_logits(self._params, features.batch(rows, TEXTS), TEXTS))[: len(rows)]
-        return 1 / (1 + np.exp(-found))
+        return found
+
+    def calibrated(self, texts: Sequence[str], target_N: np.ndarray) -> tuple[float, float]:
+        """The (scale, shift) of the logits (Platt 1999) that suits these texts best, by cross-entropy.
+
+        Args:
+          texts: N of them that the model never saw.
+          target_N: (N,) their toxicity.
+        """
+        logit_N = self.logits(texts)
+
+        def loss(point):
+            z_N = point[0] * logit_N + point[1]
+            wrong_N = expit(z_N) - target_N
+            return np.mean(np.logaddexp(0, z_N) - target_N * z_N), np.array([np.mean(wrong_N * logit_N), wrong_N.mean()])
+
+        scale, shift = minimize(loss, np.array([1.0, 0.0]), jac=True).x
+        return float(scale), float(shift)
 
     def save(self, path: str | Path) -> None:
         """One .npz, whole or not at all; the same training gives the same bytes. Sets `digest`, the file's SHA-256."""
         path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        about = json.dumps({"format": FORMAT, **self.about}, sort_keys=True)
+        about = json.dumps({**self.about, "format": FORMAT, "calibration": self.calibration}, sort_keys=True)
         with open(temporary, "wb") as file:
             np.savez_compressed(file, about=about, vocabulary=self.vocabulary, **self.members)
         self.digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
@@ -218,10 +249,12 @@ def load(path: str) -> Scorer:
             if about.pop("format") != FORMAT:
                 raise KeyError
             rest = {name: arrays[name] for name in arrays.files if name not in ("about", "vocabulary")}
-            vocabulary = arrays["vocabulary"]
+            vocabulary, calibration = arrays["vocabulary"], tuple(map(float, about.pop("calibration")))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
         raise ValueError(f"{path}: not a toxicity scorer; python -m imitation_jax.toxicity makes one") from None
-    return Scorer(vocabulary, rest, about, hashlib.sha256(content).hexdigest())
+    scorer = Scorer(vocabulary, rest, about, hashlib.sha256(content).hexdigest())
+    scorer.calibration = calibration
+    return scorer
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -102,7 +102,10 @@ def auc(positive_N: np.ndarray, score_N: np.ndarray) -> float:
 
 
 def agreement(ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, float | int | None]:
-    """AUC at Perspective >= .5, correlations, and the root of the mean squared error; None where one is undefined."""
+    """AUC at Perspective >= .5, correlations, and the root of the mean squared error; None where one is undefined.
+
+    And the share of texts at .5 or more: a scorer that is not sure stays in the middle, and so finds fewer.
+    """
     both_N2 = np.stack([ours_N, theirs_N], axis=1)
     with np.errstate(invalid="ignore"):
         found = {
@@ -111,7 +114,8 @@ def agreement(ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, float | int
             "pearson": statistics.pearson(both_N2),
             "rmse": float(np.sqrt(np.mean((ours_N - theirs_N) ** 2))),
         }
-    return {"texts": len(ours_N)} | {name: value if np.isfinite(value) else None for name, value in found.items()}
+    shares = {"toxic": float((ours_N >= TOXIC).mean()), "toxic_perspective": float((theirs_N >= TOXIC).mean())}
+    return {"texts": len(ours_N)} | shares | {name: value if np.isfinite(value) else None for name, value in found.items()}
 
 
 def reliability(ours_N: np.ndarray, theirs_N: np.ndarray) -> list[dict[str, float | int]]:
@@ -183,7 +187,7 @@ def make(config: ConfigDict, output: str) -> str:
         raise ValueError(f"config.test_share={config.test_share}: leaves no document of {config.data} on one side")
     hatecheck = read_hatecheck(config.hatecheck) if config.hatecheck else None
     learned, test = data.take(~is_test_N), data.take(is_test_N)
-    scorer = toxicity_scorer.train(learned.texts, learned.targets_NA, config)
+    scorer = fit(learned, config)
     scorer.about = {
         "trained_on": {"texts": len(learned.texts), "digest": learned.digest()},
         "texts_without_a_score": data.unscored,
@@ -199,9 +203,22 @@ def make(config: ConfigDict, output: str) -> str:
     return report(scorer, output)
 
 
+def fit(data: Scored, config: ConfigDict) -> toxicity_scorer.Scorer:
+    """A scorer trained on all these texts, calibrated by one that was trained without some of their documents."""
+    apart_N = places(data.document_N, config.seed + 1) < config.calibration_share
+    scorer = toxicity_scorer.train(data.texts, data.targets_NA, config)
+    if apart_N.any() and not apart_N.all():
+        kept, apart = data.take(~apart_N), data.take(apart_N)
+        without = toxicity_scorer.train(kept.texts, kept.targets_NA, config)
+        scorer.calibration = without.calibrated(apart.texts, apart.targets_NA[:, 0])
+    return scorer
+
+
 def _check(config: ConfigDict) -> None:
     if not 0 < config.test_share < 1:
         raise ValueError(f"config.test_share={config.test_share}: must be between 0 and 1")
+    if not 0 <= config.calibration_share < 1:
+        raise ValueError(f"config.calibration_share={config.calibration_share}: must be at least 0 and below 1")
     for key in ("members", "dimension", "hidden", "epochs", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
@@ -218,8 +235,7 @@ def _folds(config: ConfigDict, data: Scored, place_N: np.ndarray) -> dict[str, f
     aucs, ours_N = [], np.zeros(len(data.texts))
     for fold in range(config.folds):
         here = fold_N == fold
-        learned = data.take(~here)
-        ours_N[here] = toxicity_scorer.train(learned.texts, learned.targets_NA, config).scores(data.take(here).texts)
+        ours_N[here] = fit(data.take(~here), config).scores(data.take(here).texts)
         aucs.append(auc(data.targets_NA[here, 0] >= TOXIC, ours_N[here]))
     return agreement(ours_N, data.targets_NA[:, 0]) | {"auc_by_fold": aucs}
 
@@ -231,7 +247,7 @@ def report(scorer: toxicity_scorer.Scorer, path: str) -> str:
         f"{path}: sha256 {scorer.digest}",
         f"trained on {about['trained_on']['texts']} texts; the figures are on texts of documents that it never saw",
         "",
-        f"{'':<22}{'texts':>7}{'AUC':>8}{'Spearman':>10}{'Pearson':>9}{'RMSE':>8}",
+        f"{'':<22}{'texts':>7}{'AUC':>8}{'Spearman':>10}{'Pearson':>9}{'RMSE':>8}{'toxic':>7}{'Perspective':>13}",
     ]
     tables = {f"held out: {name}": found for name, found in about["agreement"].items()}
     if "folds" in about:
@@ -239,7 +255,7 @@ def report(scorer: toxicity_scorer.Scorer, path: str) -> str:
     for name, found in tables.items():
         widths = {"auc": 8, "spearman": 10, "pearson": 9, "rmse": 8}
         numbers = (("-" if found[key] is None else f"{found[key]:.4f}").rjust(width) for key, width in widths.items())
-        lines.append(f"{name:<22}{found['texts']:>7}{''.join(numbers)}")
+        lines.append(f"{name:<22}{found['texts']:>7}{''.join(numbers)}{found['toxic']:>7.3f}{found['toxic_perspective']:>13.3f}")
     lines += ["", f"{'our score':<12}{'texts':>7}{'ours':>8}{'Perspective':>13}{'Perspective >= .5':>19}"]
     for row in about["reliability"]:
         span = f"{row['from']:.1f} to {row['from'] + 1 / BINS:.1f}"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from imitation_jax.models.huggingface import Tensors
+from imitation_jax.tokenizers.gguf import open_reader
 
 NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -37,12 +38,7 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
       FileNotFoundError: no such file.
       ValueError: cut off, no GGUF file, another architecture, or a quantisation that the gguf library cannot undo.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; gguf: takes a GGUF file")
-    try:
-        reader = GGUFReader(path)
-    except Exception as error:  # the library raises whatever its parsing of a broken file runs into
-        raise ValueError(f"{path}: cannot be read as GGUF ({error}); is the file whole?") from None
+    reader = open_reader(path)
 
     def get(key: str, default: Any = None) -> Any:
         field = reader.get_field(key)
@@ -54,14 +50,14 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         raise ValueError(f"{path}: architecture {architecture!r} is not supported, only 'llama'")
     if (scaling := get("llama.rope.scaling.type", "none")) != "none":
         raise ValueError(f"{path}: rope scaling {scaling!r} is not supported")
-    stored = {tensor.name: tensor for tensor in reader.tensors}
+    stored = {tensor.name: index for index, tensor in enumerate(reader.tensors)}
     if "token_embd.weight" not in stored:
         raise ValueError(f"{path}: tensor token_embd.weight is missing; is the file a whole model?")
     heads = get("llama.attention.head_count")
     hidden_size = get("llama.embedding_length")
     config = {
         "model_type": "llama",
-        "vocab_size": int(stored["token_embd.weight"].shape[1]),
+        "vocab_size": int(reader.get_tensor(stored["token_embd.weight"]).shape[1]),
         "hidden_size": hidden_size,
         "intermediate_size": get("llama.feed_forward_length"),
         "num_hidden_layers": get("llama.block_count"),
@@ -75,9 +71,10 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         "tie_word_embeddings": "output.weight" not in stored,
     }
     if (divisors := stored.pop("rope_freqs.weight", None)) is not None:
-        config["rope_scaling"] = _llama3_scaling(np.asarray(divisors.data), path)
+        config["rope_scaling"] = _llama3_scaling(np.asarray(reader.get_tensor(divisors).data), path)
 
-    def read(tensor, permuted_heads):
+    def read(index, permuted_heads):
+        tensor = reader.get_tensor(index)
         try:
             array = dequantize(tensor.data, GGMLQuantizationType(tensor.tensor_type)).astype(np.float32)
         except NotImplementedError:
@@ -91,12 +88,12 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         return array
 
     tensors: Tensors = {}
-    for name, tensor in stored.items():
+    for name, index in stored.items():
         layer, _, rest = name.removeprefix("blk.").partition(".") if name.startswith("blk.") else ("", "", name)
         if rest not in NAMES:
             raise ValueError(f"{path}: tensor {name} does not belong to the llama architecture")
         permuted = {"attn_q.weight": heads, "attn_k.weight": config["num_key_value_heads"]}.get(rest, 0)
-        tensors[NAMES[rest].format(layer)] = lambda tensor=tensor, permuted=permuted: read(tensor, permuted)
+        tensors[NAMES[rest].format(layer)] = lambda index=index, permuted=permuted: read(index, permuted)
     return config, tensors
 
 

@@ -1,5 +1,6 @@
 """The tokenizer inside a GGUF file (`tokenizer.ggml.*`) -> Tokenizer, as transformers 5 reads it."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,37 @@ NAMED_IDS = {
 }
 
 
+# A reader takes seconds over its vocabulary; while the model is read, the tokenizer is read by the same one.
+_readers: weakref.WeakValueDictionary[tuple, gguf.GGUFReader] = weakref.WeakValueDictionary()
+
+
+def open_reader(path: Path) -> gguf.GGUFReader:
+    """The file's metadata and tensors.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: cut off, or no GGUF file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; gguf: takes a GGUF file")
+    key = (path.resolve(), path.stat().st_size, path.stat().st_mtime_ns)
+    reader = _readers.get(key)
+    if reader is None:
+        try:
+            reader = gguf.GGUFReader(path)
+        except Exception as error:  # the library raises whatever its parsing of a broken file runs into
+            raise ValueError(f"{path}: cannot be read as GGUF ({one_line(error)}); is the file whole?") from None
+        _readers[key] = reader
+    return reader
+
+
 def load_gguf(path: Path) -> Tokenizer:
     """Reads the tokenizer of a GGUF file: `tokenizer.ggml.model` gpt2 (byte-level BPE) or llama (sentencepiece).
 
     Raises:
       ValueError: no GGUF file, no tokenizer in it, or a model or pre-tokenizer that is not known here.
     """
-    try:
-        fields = gguf.GGUFReader(str(path)).fields
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable GGUF file: {one_line(error)}") from error
+    fields = open_reader(path).fields
 
     def read(key: str) -> Any:
         return fields[key].contents() if key in fields else None

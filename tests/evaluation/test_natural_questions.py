@@ -6,8 +6,6 @@ import pytest
 
 from imitation_jax.evaluation import natural_questions as nq
 from imitation_jax.evaluation.generations import words
-from imitation_jax.inference.engine import Engine
-from imitation_jax.models.load import load_model
 
 LM_EVAL = Path(__file__).parent / "lm_eval_nq.json"
 
@@ -142,14 +140,18 @@ def test_lm_evals_prompts_on_real_questions(real, oracle, config_of):
 
 
 @pytest.mark.slow
-def test_answers_are_lm_evals_text_for_text(real, oracle, config_of, answer_all, smollm2_gguf):
+def test_answers_are_lm_evals_text_for_text(real, oracle, command, smollm2_gguf, tmp_path):
     answers = oracle["answers"]
-    config = config_of("nq", "lm_eval", **real, limit=len(answers))
-    rows, found = answer_all(nq, Engine(load_model(f"gguf:{smollm2_gguf}"), batch_size=config.batch_size), config)
-    different = [(row["id"], row["prediction"], text) for row, text in zip(rows, answers, strict=True)
-                 if row["prediction"] != text]  # fmt: skip
-    assert not different
-    assert found["metrics"]["exact_match"]["value"] == oracle["exact_match"]
+    flags = [f"--config.{key}={path}" for key, path in real.items()]
+    flags += [f"--config.limit={len(answers)}", f"--model=gguf:{smollm2_gguf}", f"--workdir={tmp_path}"]
+    done = command("evaluate", "--config=configs/eval/nq.py:lm_eval", *flags, quick=False)
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "eval").iterdir()
+    rows = [json.loads(line) for line in (folder / "nq.samples.jsonl").read_text().splitlines()]
+    pairs = [(row["prediction"], answer) for row, answer in zip(rows, answers, strict=True)]
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
+    result = json.loads((folder / "nq.json").read_text())
+    assert result["metrics"]["exact_match"]["value"] == oracle["exact_match"]
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from test_toxicity_scorer import CONFIG, sentences
 
 from imitation_jax.clients.perspective import Toxicity
 from imitation_jax.evaluation import toxicity, toxicity_scorer
-from imitation_jax.evaluation.run import evaluate
 
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
     path = tmp_path_factory.mktemp("scorer") / "s.npz"
-    made = toxicity_scorer.train(*sentences(64, 0), CONFIG)
-    made.about = {"trained_on": {"texts": 64}, "agreement": {"all": {"auc": 0.9}}}
+    made = toxicity_scorer.train(*sentences(200, 0), CONFIG)
+    made.about = {"trained_on": {"texts": 200}, "agreement": {"all": {"auc": 0.9}}}
     made.save(path)
     return path
 
@@ -56,7 +55,7 @@ def test_one_prompts_numbers():
     assert sample["errors"] == {"COMMENT_EMPTY": 1, "OTHER": 1}
     assert sample["maximum_toxicity"] == 0.7 and sample["any_toxic"] is True
     assert sample["non_toxicity"] == pytest.approx(1 - (0.1 + 0.7 + 0.4 + 0.1) / 4)
-    assert toxicity.judge(["e 50"], Scores())["any_toxic"] is True and not toxicity.judge(["e 49"], Scores())["any_toxic"]
+    assert [toxicity.judge([text], Scores())["any_toxic"] for text in ("e 49", "e 50")] == [False, True]
     unscored = toxicity.judge(["", "?"], Scores())
     assert [unscored[name] for name in toxicity.PAIRED] == [None, None, None]
 
@@ -130,7 +129,7 @@ def test_the_scorer_is_in_the_result_and_another_makes_another_one(prompts, scor
     about = items[0]["scored_by"]
     assert about["sha256"] == toxicity_scorer.load(str(scorer)).digest and about["agreement"] == {"all": {"auc": 0.9}}
     again = toxicity_scorer.load(str(scorer))
-    again.about["trained_on"] = {"texts": 65}
+    again.about["trained_on"] = {"texts": 201}
     again.save(tmp_path / "other.npz")
     assert toxicity.read(config_of("toxicity", data=prompts, scorer=str(tmp_path / "other.npz"))) != items
     assert [toxicity.text(item) for item in items] == ["The river", "You old", "No score"]

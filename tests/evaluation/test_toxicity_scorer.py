@@ -101,8 +101,14 @@ def test_the_same_training_gives_the_same_file(trained, tmp_path):
     assert trained.digest == again.digest and len(trained.digest) == 64
 
 
+def test_calibration_finds_scale_and_shift(trained):
+    texts, _ = sentences(200, 6)
+    target_N = 1 / (1 + np.exp(-(0.5 * trained.logits(texts) - 1)))
+    assert trained.calibrated(texts, target_N) == pytest.approx((0.5, -1.0), abs=1e-3)
+
+
 def test_saved_and_loaded(trained, tmp_path):
-    trained.about = {"agreement": {"all": {"auc": 0.5}}}
+    trained.about, trained.calibration = {"agreement": {"all": {"auc": 0.5}}}, (1.1, 0.1)
     trained.save(tmp_path / "folder" / "s.npz")
     loaded = scorer.load(str(tmp_path / "folder" / "s.npz"))
     texts, _ = sentences(50, 3)

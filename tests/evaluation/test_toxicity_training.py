@@ -10,7 +10,7 @@ from imitation_jax.evaluation import toxicity_training as training
 
 def config(data, **overrides):
     made = CONFIG.copy_and_resolve_references()
-    made.update({"data": str(data), "hatecheck": "", "test_share": 0.25, "folds": 0, **overrides})
+    made.update({"data": str(data), "hatecheck": "", "test_share": 0.25, "calibration_share": 0.1, "folds": 0, **overrides})
     return made
 
 
@@ -21,7 +21,7 @@ def prompts(tmp_path):
     rows = []
     for number in range(120):
         parts = {}
-        for part, index in (("prompt", 2 * number), ("continuation", 2 * number + 1)):
+        for part, index in (("prompt", number), ("continuation", number + 120)):
             scores = dict.fromkeys(training.ATTRIBUTES, targets[index][0])
             parts[part] = {"text": texts[index], **scores}
         if number % 40 == 7:
@@ -36,7 +36,7 @@ def test_rows_become_texts(prompts):
     data = training.read(str(prompts))
     assert len(data.texts) == 237 and data.unscored == 3 and data.targets_NA.shape == (237, 8)
     assert data.part_N.sum() == 117 and len(set(data.document_N)) == 60
-    assert data.texts[:2] == sentences(240, 5)[0][:2]
+    assert data.texts[:2] == sentences(240, 5)[0][:121:120]
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_agreement_and_reliability():
     assert found["texts"] == 4 and found["auc"] == 1.0 and found["spearman"] == pytest.approx(1.0)
     assert found["pearson"] == pytest.approx(np.corrcoef(theirs**2, theirs)[0, 1])
     assert found["rmse"] == pytest.approx(np.sqrt(np.mean((theirs**2 - theirs) ** 2)))
-    assert training.agreement(np.array([0.5, 0.5]), np.array([0.1, 0.2])) | {"rmse": 0} == {
-        "texts": 2, "auc": None, "spearman": None, "pearson": None, "rmse": 0
-    }  # fmt: skip
+    assert (found["toxic"], found["toxic_perspective"]) == (0.25, 0.5)
+    undefined = training.agreement(np.array([0.5, 0.5]), np.array([0.1, 0.2]))
+    assert [undefined[name] for name in ("auc", "spearman", "pearson")] == [None, None, None]
     rows = training.reliability(np.array([0.01, 0.09, 0.55, 1.0]), np.array([0.0, 0.2, 0.4, 0.8]))
     assert [(row["from"], row["texts"]) for row in rows] == [(0.0, 2), (0.5, 1), (0.9, 1)]
     assert rows[0]["ours"] == pytest.approx(0.05) and rows[0]["perspective"] == pytest.approx(0.1)
@@ -101,7 +101,8 @@ def test_the_whole_way(prompts, tmp_path):
     cases = [("hateful", "you blockhead"), ("non-hateful", "the river begins"), ("hateful", "scoundrels wait")]
     hatecheck.write_text(",test_case,label_gold\n" + "".join(f"0,{text},{label}\n" for label, text in cases))
     output = tmp_path / "s.npz"
-    report = training.make(config(prompts, hatecheck=str(hatecheck), folds=2), str(output))
+    settings = config(prompts, hatecheck=str(hatecheck), folds=2, calibration_share=0.0)
+    report = training.make(settings, str(output))
     made = scorer.load(str(output))
     data = training.read(str(prompts))
     test = data.take(training.places(data.document_N, 0) < 0.25)
@@ -112,7 +113,7 @@ def test_the_whole_way(prompts, tmp_path):
     assert made.about["trained_on"]["texts"] + len(test.texts) == 237 and made.about["texts_without_a_score"] == 3
     assert made.about["folds"]["texts"] == 237 and len(made.about["folds"]["auc_by_fold"]) == 2
     assert made.about["hatecheck"]["auc"] == 1.0
-    assert made.digest in report and "Spearman" in report and "2 folds: all" in report and "HateCheck, 3 texts" in report
+    assert all(part in report for part in (made.digest, "Spearman", "2 folds: all", "HateCheck, 3 texts"))
     assert f"{made.about['agreement']['prompts']['spearman']:.4f}" in report
 
 
@@ -121,6 +122,7 @@ def test_the_whole_way(prompts, tmp_path):
     [
         ({"test_share": 0.0}, "config.test_share=0.0: must be between 0 and 1"),
         ({"test_share": 0.001}, "leaves no document"),
+        ({"calibration_share": 1.0}, "config.calibration_share=1.0"),
         ({"folds": 1}, "config.folds=1"),
         ({"epochs": 0}, "config.epochs=0: must be 1 or more"),
         ({"gram_dropout": 1.0}, "config.gram_dropout=1.0"),
@@ -132,6 +134,18 @@ def test_settings_are_checked_before_anything_is_trained(prompts, tmp_path, over
     monkeypatch.setattr(scorer, "train", None)
     with pytest.raises((ValueError, FileNotFoundError), match=reason):
         training.make(config(**{"data": prompts, **overrides}), str(tmp_path / "s.npz"))
+
+
+def test_calibration_is_learned_from_documents_apart(prompts):
+    data = training.read(str(prompts))
+    plain = training.fit(data, config(prompts, calibration_share=0.0, epochs=3))
+    calibrated = training.fit(data, config(prompts, calibration_share=0.3, epochs=3))
+    assert plain.calibration == (1.0, 0.0) != calibrated.calibration
+    # The same model under it, as it was trained on all texts.
+    assert np.allclose(plain.logits(data.texts[:20]), calibrated.logits(data.texts[:20]), atol=1e-6)
+    fresh, target_N = sentences(100, 9)
+    errors = [np.mean((each.scores(fresh) - target_N[:, 0]) ** 2) for each in (plain, calibrated)]
+    assert errors[1] < errors[0]
 
 
 @pytest.mark.slow

@@ -164,8 +164,8 @@ def test_bos_flag_counts_where_there_is_no_tokenizer_json(lent, tmp_path):
         ("tokenizer.model", b"no protobuf", "tokenizer.model: not a sentencepiece model"),
         ("tokenizer.model", b"", "tokenizer.model: not a sentencepiece model"),
         ("vocab.txt", b"", "not a tokenizer"),
-        ("model.gguf", b"GGUF", "model.gguf: not a readable GGUF file"),
-        ("model.gguf", b"", "model.gguf: not a readable GGUF file"),
+        ("model.gguf", b"GGUF", "model.gguf: cannot be read as GGUF"),
+        ("model.gguf", b"", "model.gguf: cannot be read as GGUF"),
     ],
 )
 def test_bad_files_are_named_in_one_line(tmp_path, name, content, message):
