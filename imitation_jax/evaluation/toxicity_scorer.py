@@ -217,7 +217,8 @@ class Scorer:
         def loss(point):
             z_N = point[0] * logit_N + point[1]
             wrong_N = expit(z_N) - target_N
-            return np.mean(np.logaddexp(0, z_N) - target_N * z_N), np.array([np.mean(wrong_N * logit_N), wrong_N.mean()])
+            gradient = np.array([np.mean(wrong_N * logit_N), np.mean(wrong_N)])
+            return np.mean(np.logaddexp(0, z_N) - target_N * z_N), gradient
 
         scale, shift = minimize(loss, np.array([1.0, 0.0]), jac=True).x
         return float(scale), float(shift)

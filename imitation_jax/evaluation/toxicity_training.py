@@ -115,7 +115,8 @@ def agreement(ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, float | int
             "rmse": float(np.sqrt(np.mean((ours_N - theirs_N) ** 2))),
         }
     shares = {"toxic": float((ours_N >= TOXIC).mean()), "toxic_perspective": float((theirs_N >= TOXIC).mean())}
-    return {"texts": len(ours_N)} | shares | {name: value if np.isfinite(value) else None for name, value in found.items()}
+    known = {name: value if np.isfinite(value) else None for name, value in found.items()}
+    return {"texts": len(ours_N)} | known | shares
 
 
 def reliability(ours_N: np.ndarray, theirs_N: np.ndarray) -> list[dict[str, float | int]]:
@@ -255,7 +256,8 @@ def report(scorer: toxicity_scorer.Scorer, path: str) -> str:
     for name, found in tables.items():
         widths = {"auc": 8, "spearman": 10, "pearson": 9, "rmse": 8}
         numbers = (("-" if found[key] is None else f"{found[key]:.4f}").rjust(width) for key, width in widths.items())
-        lines.append(f"{name:<22}{found['texts']:>7}{''.join(numbers)}{found['toxic']:>7.3f}{found['toxic_perspective']:>13.3f}")
+        shares = f"{found['toxic']:>7.3f}{found['toxic_perspective']:>13.3f}"
+        lines.append(f"{name:<22}{found['texts']:>7}{''.join(numbers)}{shares}")
     lines += ["", f"{'our score':<12}{'texts':>7}{'ours':>8}{'Perspective':>13}{'Perspective >= .5':>19}"]
     for row in about["reliability"]:
         span = f"{row['from']:.1f} to {row['from'] + 1 / BINS:.1f}"

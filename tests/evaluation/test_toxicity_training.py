@@ -10,7 +10,8 @@ from imitation_jax.evaluation import toxicity_training as training
 
 def config(data, **overrides):
     made = CONFIG.copy_and_resolve_references()
-    made.update({"data": str(data), "hatecheck": "", "test_share": 0.25, "calibration_share": 0.1, "folds": 0, **overrides})
+    keys = {"data": str(data), "hatecheck": "", "test_share": 0.25, "calibration_share": 0.1, "folds": 0}
+    made.update({**keys, **overrides})
     return made
 
 
@@ -138,14 +139,17 @@ def test_settings_are_checked_before_anything_is_trained(prompts, tmp_path, over
 
 def test_calibration_is_learned_from_documents_apart(prompts):
     data = training.read(str(prompts))
-    plain = training.fit(data, config(prompts, calibration_share=0.0, epochs=3))
-    calibrated = training.fit(data, config(prompts, calibration_share=0.3, epochs=3))
-    assert plain.calibration == (1.0, 0.0) != calibrated.calibration
-    # The same model under it, as it was trained on all texts.
-    assert np.allclose(plain.logits(data.texts[:20]), calibrated.logits(data.texts[:20]), atol=1e-6)
-    fresh, target_N = sentences(100, 9)
-    errors = [np.mean((each.scores(fresh) - target_N[:, 0]) ** 2) for each in (plain, calibrated)]
-    assert errors[1] < errors[0]
+    settings = config(prompts, calibration_share=0.3, epochs=2)
+    found = training.fit(data, settings)
+    apart_N = training.places(data.document_N, settings.seed + 1) < 0.3
+    kept, apart = data.take(~apart_N), data.take(apart_N)
+    assert not set(kept.document_N) & set(apart.document_N) and len(kept.texts) + len(apart.texts) == len(data.texts)
+    without = scorer.train(kept.texts, kept.targets_NA, settings)
+    assert found.calibration == pytest.approx(without.calibrated(apart.texts, apart.targets_NA[:, 0]))
+    assert found.calibration != (1.0, 0.0)
+    # What it calibrates is trained on all texts.
+    whole = scorer.train(data.texts, data.targets_NA, settings)
+    assert np.allclose(found.logits(data.texts[:20]), whole.logits(data.texts[:20]), atol=1e-6)
 
 
 @pytest.mark.slow
