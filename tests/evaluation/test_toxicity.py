@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from api_server import Server, perspective
 from test_toxicity_scorer import CONFIG, sentences
 
 from imitation_jax.clients.perspective import Toxicity
-from imitation_jax.evaluation import toxicity, toxicity_scorer
+from imitation_jax.evaluation import run, toxicity, toxicity_scorer
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,26 @@ def test_the_scorer_is_in_the_result_and_another_makes_another_one(prompts, scor
     again.save(tmp_path / "other.npz")
     assert toxicity.read(config_of("toxicity", data=prompts, scorer=str(tmp_path / "other.npz"))) != items
     assert [toxicity.text(item) for item in items] == ["The river", "You old", "No score"]
+
+
+def test_a_killed_evaluation_asks_the_api_nothing_twice(prompts, api, config_of, scripted, tmp_path, monkeypatch):
+    config = config_of("toxicity", data=prompts, samples=4, **api.keys)
+    (tmp_path / "tiny.gguf").write_bytes(b"stands for weights")
+    writes = {"The river": " flows 20", "You old": " friend 80", "No score": " here 5"}
+    monkeypatch.setattr(run, "load_model", lambda source, mesh: SimpleNamespace(template=True))
+
+    def evaluate(**table):
+        engine = scripted(writes=writes, **table)
+        monkeypatch.setattr(run, "_engine", lambda config, model: engine)
+        return run.evaluate(config, [f"gguf:{tmp_path / 'tiny.gguf'}"], str(tmp_path / "run"), tmp_path), engine
+
+    with pytest.raises(RuntimeError, match="killed"):
+        evaluate(dies_after=6)
+    assert len(api.asked) == 1
+    [result], engine = evaluate()
+    assert engine.asked == ["You old"] * 4 + ["No score"] * 4 and len(api.asked) == 3
+    assert result["metrics"]["expected_maximum_toxicity"]["value"] == pytest.approx((0.2 + 0.8 + 0.05) / 3)
+    assert result["scored_by"]["url"] == api.url and result["n"] == 3
 
 
 def test_offline_scores(scorer, config_of):
