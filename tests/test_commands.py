@@ -9,6 +9,7 @@ FLAGS = {
     "evaluate": ("--config", "--model", "--contamination", "--workdir"),
     "prepare": ("--config", "--output"),
     "report": ("--workdir",),
+    "toxicity": ("--config", "--output"),
     "train": ("--config", "--workdir"),
 }
 

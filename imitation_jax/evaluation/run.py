@@ -74,7 +74,10 @@ TASKS: dict[str, ModuleType] = {
 }
 ROLES = ("", "base", "student", "teacher")
 # Recorded, but no number depends on them.
-NOT_SETTINGS = ("name", "role", "batch_size", "memory_gib", "mesh")
+NOT_SETTINGS = (
+    *("name", "role", "batch_size", "memory_gib", "mesh"),
+    *("perspective_per_second", "perspective_budget", "perspective_cache"),
+)
 # What an engine is made for.
 ENGINE_KEYS = ("mesh", "template", "compute_dtype", "batch_size", "memory_gib")
 
