@@ -22,7 +22,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -107,8 +106,6 @@ class ImitationJax(TemplateLM):
             raise ValueError(f"add_bos_token: the tokenizer of {model} has no BOS token")
         self._prefix_text = self._tokenizer.decode([self.prefix_token_id])
         self._ahead: dict[str, list[int]] = {}
-        # Every process runs all requests; lm-eval lets only the one whose LOCAL_RANK is 0 write results.
-        os.environ.setdefault("LOCAL_RANK", str(jax.process_index()))
 
     @property
     def eot_token_id(self) -> int:
@@ -319,10 +316,11 @@ def main(argv: Sequence[str]) -> int:
     sys.argv = ["lm_eval", "run", *arguments]
     try:
         cli_evaluate()
-    except (ValueError, OSError) as error:
+    except Exception as error:
         if "--debug" in argv:
             raise
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

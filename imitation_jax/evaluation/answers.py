@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_lines, read_rows, unique_ids
 from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
@@ -90,7 +90,7 @@ def text(item: dict) -> str:
 def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """One answer a prompt; a prompt that leaves no room for its answer gets an empty one and says so."""
     drafts, requests = [], []
-    room = engine.config.max_position_embeddings - config.max_new_tokens
+    room = generations.room(engine, config)
     for item in items:
         ids = engine.template.prompt_ids(item["messages"])
         draft = {"id": item["id"], "instruction": item["instruction"], "output": "", "generator": config.name}

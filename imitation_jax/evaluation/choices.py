@@ -70,7 +70,7 @@ def check(config: ConfigDict) -> None:
 
 
 def read_questions(
-    config: ConfigDict, parse: Callable[[str, dict], dict], read: Callable[[str], Rows] = read_rows
+    config: ConfigDict, parse: Callable[[str, dict], dict], read: Callable[[str], Rows] = read_rows, spare: int = 0
 ) -> list[dict]:
     """The questions of `config.data`, each with shots from `config.shots_data`.
 
@@ -80,6 +80,7 @@ def read_questions(
     Args:
       parse: from (place, row) to `question`; a row's own "id" is kept, else its index is the id.
       read: from a path to rows.
+      spare: how many more are drawn than are used; lm-eval draws one more for tasks that name no split for shots.
 
     Raises:
       FileNotFoundError, ValueError: one line with the place or the key.
@@ -98,7 +99,7 @@ def read_questions(
         return [{**item, "shots": []} for item in items]
     pool = questions(config.shots_data)
     # As lm-eval does it: where the questions are their own pool, one more is drawn lest one of them be its own shot.
-    drawn = count + (config.shots_data == config.data)
+    drawn = count + max(spare, config.shots_data == config.data)
     if len(pool) < drawn:
         raise ValueError(f"config.shots_data={config.shots_data!r}: {len(pool)} questions, {drawn} are needed")
     draws = random.Random(config.seed)
@@ -109,7 +110,13 @@ def read_questions(
             shots = draws.sample(pool, drawn)
         others = [shot for shot in shots if not _same(shot, item)]
         if len(others) < count:
-            others = draws.sample([shot for shot in pool if not _same(shot, item)], count)
+            rest = [shot for shot in pool if not _same(shot, item)]
+            if len(rest) < count:
+                raise ValueError(
+                    f"config.shots_data={config.shots_data!r}: {len(rest)} questions beside {item['id']!r}, "
+                    f"config.shots={count} are needed"
+                )
+            others = draws.sample(rest, count)
         found.append({**item, "shots": [_worked(shot) for shot in others[:count]]})
     return found
 

@@ -201,7 +201,7 @@ def counts(samples: Sequence[Sample], items: Sequence[dict], config: ConfigDict)
     """What was dropped on the way, and how the answers ended."""
     return {
         "exemplars_dropped_as_test_questions": max((item["overlap"] for item in items), default=0),
-        "questions_with_fewer_shots": sum(sample["shots"] < config.shots for sample in samples),
+        "questions_with_fewer_shots": sum(max(0, sample["shots"]) < config.shots for sample in samples),
         "questions_cut": sum(sample["shots"] < 0 for sample in samples),
         "answers_not_stopped": sum(sample["finish_reason"] == "length" for sample in samples),
     }

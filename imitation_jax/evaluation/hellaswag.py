@@ -45,4 +45,4 @@ def parse(where: str, row: dict) -> dict:
 
 def read(config: ConfigDict) -> list[dict]:
     """The questions of `config.data`, see `choices.read_questions`."""
-    return choices.read_questions(config, parse)
+    return choices.read_questions(config, parse, spare=1)

@@ -42,4 +42,4 @@ def parse(where: str, row: dict) -> dict:
 
 def read(config: ConfigDict) -> list[dict]:
     """The questions of `config.data`, see `choices.read_questions`."""
-    return choices.read_questions(config, parse, read_labelled)
+    return choices.read_questions(config, parse, read_labelled, spare=1)

@@ -256,6 +256,9 @@ class _Job:
         settings = {**self.config.to_dict(), "definitions": self.task.DEFINITIONS, "data_digest": data.digest}
         if model is not None:
             settings |= {"model": model[0], "weights": model[1]}
+        template = settings.get("template", "model")
+        if template not in ("model", "lineage"):
+            settings["template_digest"] = digest(Path(template).read_text(encoding="utf-8"))
         self.settings = json.loads(json.dumps(settings))  # as a kept result's are read
         self.fingerprint = digest({key: value for key, value in self.settings.items() if key not in NOT_SETTINGS})
         self.samples_path = samples_path(workdir, name, key, config.task)
@@ -293,6 +296,7 @@ class _Job:
 
                     samples.start()
                     self.task.ask(engine, todo, self.config, on_sample)
+            self.path.unlink(missing_ok=True)  # an older result, about the samples that are replaced now
             rows = samples.finish(item["id"] for item in self.items)
             result = {
                 "task": self.key,
@@ -372,5 +376,6 @@ def compare(results: Sequence[Result], workdir: str) -> str:
 
     An item's scores are the keys of a sample that the task names in PAIRED, "correct" where it has none.
     """
-    scores = {key: getattr(task, "PAIRED", ("correct",)) for key, task in TASKS.items()}
+    scored = {key: task for key, task in TASKS.items() if task not in (style, answers)}
+    scores = {key: getattr(task, "PAIRED", ("correct",)) for key, task in scored.items()}
     return paired_table(results, workdir, scores, own={*NOT_SETTINGS, "model", "weights"})

@@ -42,7 +42,9 @@ def paired_table(
     header = ("task", "model", "minus", "score", "difference", "95% interval", "n", "won", "lost", "McNemar p")
     lines, notes = [header], []
     for task, (first, *others) in by_task.items():
-        keys = scores[first["settings"]["task"]]
+        keys = scores.get(first["settings"]["task"])
+        if keys is None:
+            continue
         theirs = _read_scores(workdir, first, keys) if others else {}
         for other in others:
             left, right = other["settings"], first["settings"]

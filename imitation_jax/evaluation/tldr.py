@@ -65,13 +65,12 @@ def read(config: ConfigDict) -> list[dict]:
     """The passages of `config.data`.
 
     Raises:
-      FileNotFoundError, ValueError: one line with the place or the key; ROUGE is not installed.
+      FileNotFoundError, ValueError: one line with the place or the key.
     """
     if config.prompt.count("{passage}") != 1:
         raise ValueError(f"config.prompt={config.prompt!r}: must hold {{passage}} once")
     if config.max_new_tokens < 1:
         raise ValueError("config.max_new_tokens must be 1 or more")
-    _scorer()
     return generations.read_questions(config.data, parse)[: config.limit or None]
 
 
@@ -117,10 +116,8 @@ def rouge(prediction: str, gold: str) -> dict[str, float]:
 
 @functools.cache
 def _scorer():
-    try:
-        from rouge_score.rouge_scorer import RougeScorer  # takes a second, and other tasks do without
-    except ModuleNotFoundError:
-        raise ValueError("config.task='tldr': needs the package rouge-score; pip install rouge-score") from None
+    from rouge_score.rouge_scorer import RougeScorer  # takes a second, and other tasks do without
+
     return RougeScorer(ROUGE, use_stemmer=True)
 
 

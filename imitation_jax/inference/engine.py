@@ -54,7 +54,7 @@ class GenerateRequest:
     Attributes:
       prompt: token ids.
       max_new_tokens: at most so many; a generation also ends where the model's context does.
-      stop: strings that end the text before they begin.
+      stop: strings that end the text before they begin, special tokens among them.
       stop_ids: tokens that end it; None for those of the model's chat template.
       temperature, top_p: see `sampling.choose`.
       seed: of this request's draws.
@@ -108,7 +108,8 @@ class Engine:
         Args:
           model: what `load_model` returns.
           mesh: default: the mesh that the weights are on, else one of all devices.
-          batch_size: rows that are generated at a time; a step of a scored or read text has 64 tokens for each of them.
+          batch_size: rows that are generated at a time, rounded up to a power of two and to the devices of the batch
+            axes; a step of a scored or read text has 64 tokens for each of them.
           memory_gib: of a device, for caches and activations, without the weights; what does not fit runs in smaller
             batches. 0 takes half of what an accelerator has left, or a quarter of a machine's memory on its CPU.
           compute_dtype: "float32" or "bfloat16"; weights of matrix products are kept in it. Norms, softmax and
@@ -155,7 +156,7 @@ class Engine:
         results = _Results(len(requests), on_result)
         asked: dict[bytes, list[tuple[int, int]]] = defaultdict(list)  # what is read -> (request, first place asked)
         for index, request in enumerate(requests):
-            if not request.continuation:
+            if not len(request.continuation):
                 results.put(index, Score(0.0, True, 0))
                 continue
             context = self._context(request.context, index)
@@ -254,7 +255,11 @@ class Engine:
                 )
             if request.max_new_tokens < 0 or request.temperature < 0 or not 0 < request.top_p <= 1:
                 raise ValueError(f"request {index}: max_new_tokens and temperature must be 0 or more, top_p in (0, 1]")
-            stop_ids = self._stop_ids if request.stop_ids is None else request.stop_ids
+            if "" in request.stop:  # as it is in every text, given in the place of a tuple
+                raise ValueError(f"request {index}: stop must be a tuple of strings, none of them empty")
+            named = map(self.tokenizer.token_to_id, request.stop)  # special tokens are no part of the decoded text
+            stop_ids = frozenset(i for i in named if i in self.tokenizer.special_ids)
+            stop_ids |= self._stop_ids if request.stop_ids is None else request.stop_ids
             writer = _Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
             if writer.limit:
                 classes[_power(len(prompt) + writer.limit, 128)].append(writer)
@@ -281,15 +286,15 @@ class Engine:
         held = size * slots // self._ways * self._slot_bytes
         steps, past = self._prepare(sequences, [len(sequence) - 1 for sequence in sequences], held)
 
-        rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed", "pauses")}
+        rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed")}
         rows |= {
             "done": np.ones(size, bool),
             "temperature": np.zeros(size, np.float32),
             "top_p": np.ones(size, np.float32),
         }
         active: list[_Writer | None] = [None] * size
-        ends = list(dict.fromkeys(writer.ends for writer in writers))
-        pauses_UV = self._pauses(ends)
+        pauses_of = functools.lru_cache(16)(self._pauses)
+        pauses_BV = np.zeros((size, self.config.vocab_size), bool)
         model = (self._family, self.config, self._params)
         with jax.set_mesh(self.mesh):
             cache = generate.empty_cache(*model[:2], rows=size, slots=slots, dtype=self._dtype)
@@ -319,13 +324,13 @@ class Engine:
                     rows["last"][row] = len(writer.prompt) + writer.limit - 2
                     rows["temperature"][row], rows["top_p"][row] = writer.request.temperature, writer.request.top_p
                     rows["seed"][row] = writer.request.seed & 0x7FFFFFFF
-                    rows["pauses"][row] = ends.index(writer.ends)
+                    pauses_BV[row] = pauses_of(writer.stop_ids, tuple(writer.request.stop))
                 if rows["done"].all():
                     break
                 # To look at every finished row at once would cost more than its empty place does.
                 enough = int(rows["done"].sum()) + (max(1, size // 8) if more or waiting else size)
                 cache, *written = generate.decode(
-                    *model, cache, rows, pauses_UV, np.int32(min(enough, size)), dtype=self._dtype
+                    *model, cache, rows, pauses_BV, np.int32(min(enough, size)), dtype=self._dtype
                 )
                 tokens_BC, logprobs_BC = (np.asarray(array) for array in written)
                 self.tokens_forwarded += size * int((tokens_BC != generate.NOTHING).sum(axis=1).max())
@@ -334,7 +339,9 @@ class Engine:
                         continue
                     generation = writer.write(tokens_BC[row], logprobs_BC[row])
                     if generation is not None:
-                        rows["done"][row], active[row] = True, None
+                        # An idle row must not make others read as much of the cache as it did.
+                        rows["done"][row], rows["position"][row], rows["temperature"][row] = True, 0, 0
+                        active[row] = None
                         results.put(writer.index, generation)
                     else:
                         rows["token"][row] = writer.ids[-1]
@@ -353,7 +360,7 @@ class Engine:
             steps = list(plan(sequences, wanted, capacity, self._ways))
             # What a step keeps lies behind the path; a few lengths serve all request sets.
             slots = _power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
-            needed = held + slots * self._slot_bytes + capacity * self._token_bytes + self._logits_bytes
+            needed = held + self._needed(capacity, slots)
             if needed <= self._budget:
                 break
             if capacity <= 64:
@@ -373,24 +380,25 @@ class Engine:
         self.tokens_forwarded += shape[0] * shape[1]
         return rows, shape
 
-    def _pauses(self, ends: list[tuple]) -> np.ndarray:
-        """(U, V) bool, U a power of two: stop ids, and all tokens whose own text holds a stop string."""
-        pauses_UV = np.zeros((_power(len(ends), 1), self.config.vocab_size), bool)
-        for row, (stop_ids, stops) in enumerate(ends):
-            pauses_UV[row, [i for i in stop_ids if i < self.config.vocab_size]] = True
-            if stops:
-                held = [any(stop in piece for stop in stops) for piece in self._pieces]
-                pauses_UV[row, : len(held)] |= held
-        return pauses_UV
+    def _pauses(self, stop_ids: frozenset[int], stops: tuple[str, ...]) -> np.ndarray:
+        """(V,) bool: stop ids, and all tokens whose own text holds a stop string."""
+        pauses_V = np.zeros(self.config.vocab_size, bool)
+        pauses_V[np.array([i for i in stop_ids if 0 <= i < len(pauses_V)], int)] = True
+        if stops:
+            pauses_V[: len(self._pieces)] |= [any(stop in piece for stop in stops) for piece in self._pieces]
+        return pauses_V
 
     @functools.cached_property
     def _pieces(self) -> list[str]:
         return [self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size)]
 
     def _fitting_rows(self, count: int, slots: int) -> int:
-        """How many rows of `slots` slots are generated at a time: `count`, or so many that half of memory is left."""
+        """How many rows of `slots` slots are generated at a time: `count`, or so many that half of memory is left, and
+        what the smallest step needs."""
         size = -(-_power(count, 1) // self._ways) * self._ways
-        while size > self._ways and size * slots // self._ways * self._slot_bytes > self._budget / 2:
+        least = self._needed(64, _power(slots + 64, KEY_BLOCK))
+        most = min(self._budget / 2, self._budget - least)
+        while size > self._ways and size * slots // self._ways * self._slot_bytes > most:
             size = max(self._ways, size // 2 // self._ways * self._ways)
         return size
 
@@ -421,7 +429,21 @@ class Engine:
 
     @property
     def _logits_bytes(self) -> int:
-        return 3 * 4 * max(score.CHUNK, self._batch_size) * self.config.vocab_size
+        """Of logits: three times a chunk's when scoring, six times the rows' when drawing."""
+        return 4 * max(3 * score.CHUNK, 6 * _power(self._batch_size, 1)) * self.config.vocab_size
+
+    @functools.cached_property
+    def _gathered_bytes(self) -> int:
+        """Of weights that a device gathers to use them: two layers and the embedding."""
+        if self.mesh.shape["fsdp"] == 1:
+            return 0
+        layer = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(self._params["layers"]))
+        return (2 * layer + self._family.unembedding(self._params).nbytes) // self.mesh.shape["tensor"]
+
+    def _needed(self, capacity: int, slots: int) -> int:
+        """Bytes of a device for steps of `capacity` tokens a row and a cache of `slots` slots."""
+        held = slots * self._slot_bytes + capacity * self._token_bytes
+        return held + self._logits_bytes + self._gathered_bytes
 
     def _refuse(self, needed: float) -> None:
         raise ValueError(
@@ -478,7 +500,6 @@ class _Writer:
 
     def __init__(self, index, request, prompt, limit, stop_ids, tokenizer):
         self.index, self.request, self.prompt, self.limit, self.stop_ids = index, request, prompt, limit, stop_ids
-        self.ends = stop_ids, tuple(request.stop)
         self._tokenizer = tokenizer
         self.ids: list[int] = []
         self._logprobs: list[float] = []

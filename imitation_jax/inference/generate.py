@@ -1,6 +1,6 @@
 """The jitted generation loop: fill a key/value cache, then choose tokens one position at a time.
 
-Legend: B rows, S positions, V vocabulary, C steps of a chunk, U sets of pauses.
+Legend: B rows, S positions, V vocabulary, C steps of a chunk.
 """
 
 import functools
@@ -60,7 +60,7 @@ def decode(
     params: Any,
     cache: dict[str, jax.Array],
     rows: dict[str, jax.Array],
-    pauses_UV: jax.Array,
+    pauses_BV: jax.Array,
     enough: jax.Array,
     *,
     dtype: Any,
@@ -71,9 +71,9 @@ def decode(
       family, config, params: the model, as in LoadedModel.
       cache: holds each row's slots before its `position`; given up to this call.
       rows: (B,) arrays: int32 "token", the last one known, and "position", its position; int32 "last", the position
-        from which the row's last token is chosen; bool "done"; int32 "pauses", the row's row of `pauses_UV`; and
-        "temperature", "top_p", "seed" as `choose` takes them.
-      pauses_UV: bool; tokens after which a row waits for the host, which knows whether the text ends there.
+        from which the row's last token is chosen; bool "done"; and "temperature", "top_p", "seed" as `choose` takes
+        them.
+      pauses_BV: bool; tokens after which a row waits for the host, which knows whether the text ends there.
       enough: int32; stops early when so many rows are done or wait.
       dtype: of the computation.
 
@@ -90,7 +90,7 @@ def decode(
         token_B, logprob_B = choose(logits_BV, rows["temperature"], rows["top_p"], rows["seed"], position_B + 1)
         tokens_BC = tokens_BC.at[:, step].set(jnp.where(done_B, NOTHING, token_B))
         logprobs_BC = logprobs_BC.at[:, step].set(logprob_B)
-        done_B |= pauses_UV[rows["pauses"], token_B] | (position_B >= rows["last"])
+        done_B |= pauses_BV[jnp.arange(count), token_B] | (position_B >= rows["last"])
         return step + 1, token_B, position_B + 1, done_B, cache, tokens_BC, logprobs_BC
 
     state = (

@@ -357,11 +357,14 @@ def fill_cache(cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: 
         does not count, and nothing may be read from slots after the branch's last.
     """
     at, tokens_T = source
+    rows_B = jnp.arange(new["k"].shape[1])
     kept_T1 = (jnp.arange(tokens_T.shape[0]) < seen)[:, None]
 
     def fill(name):
         slots = cache[name].shape[3]
-        branch = jnp.where(kept_T1, _slots(past[name][:, 0], slots), new[name][:, at][:, :, tokens_T])
+        # A sum over rows, since an index into a sharded axis would gather all of it on every device.
+        new_LNSK = jnp.sum(jnp.where((rows_B == at)[:, None, None, None], new[name], 0), axis=1)
+        branch = jnp.where(kept_T1, _slots(past[name][:, 0], slots), new_LNSK[:, :, tokens_T])
         return jax.lax.dynamic_update_slice_in_dim(cache[name], branch[:, None], row, axis=1)
 
     return {name: fill(name) for name in cache}

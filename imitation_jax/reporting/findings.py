@@ -49,7 +49,7 @@ ROWS = (
         lambda sample: sample["unigram_intersection"]),
     Row("style", "style", "length_correlation", "Correlation of lengths with the teacher's", 1, 2),
     Row("knowledge", "facts", "accuracy", "Fact quiz, %", 100, 1, lambda sample: float(sample["correct"])),
-    Row("knowledge", "facts", "accuracy_normalised", "Fact quiz, per byte, %", 100, 1, headline=False),
+    Row("knowledge", "facts", "accuracy_normalised", "Fact quiz, per character, %", 100, 1, headline=False),
     Row("knowledge", "mmlu", "accuracy", "MMLU, %", 100, 1, lambda sample: float(sample["correct"])),
     Row("knowledge", "mmlu", "accuracy_macro", "MMLU, mean over subjects, %", 100, 1, headline=False),
     Row("knowledge", "nq", "exact_match", "Natural Questions, exact match, %", 100, 1,

@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 
@@ -68,13 +67,6 @@ def test_prompts_and_scores(write, config_of, scripted, answer_all):
     assert found["metrics"]["words_reference"]["value"] == 2.5
     assert found["counts"]["answers_empty"] == 1
     assert all(row["correct"] is None for row in rows)
-
-
-def test_without_rouge_nothing_is_asked(write, config_of, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    tldr._scorer.cache_clear()
-    with pytest.raises(ValueError, match="needs the package rouge-score"):
-        tldr.read(config_of("tldr", data=write({"passage": PASSAGE, "summary": "A cat sat."})))
 
 
 def test_chat(write, config_of, scripted, answer_all):

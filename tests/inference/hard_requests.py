@@ -18,7 +18,7 @@ BUDGET_GIB = 1.5
 
 
 def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def alone(model, request: ScoreRequest) -> float:

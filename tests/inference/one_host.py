@@ -24,8 +24,8 @@ params = jax.tree.map(lambda leaf: random.normal(0.0, 0.2, leaf.shape).astype(np
 words = {f"w{i}": i for i in range(config.vocab_size)}
 tokenizer = Tokenizer(tokenizers.Tokenizer(models.WordLevel(words, unk_token="w0")), {"bos_token": "w1"})
 common = random.integers(0, 512, 100).tolist()
-engine = Engine(LoadedModel(llama, config, params, tokenizer, None), make_mesh(spec), batch_size=2)
+engine = Engine(LoadedModel(llama, config, params, tokenizer, None), make_mesh(spec), batch_size=1)
 scores = engine.score([ScoreRequest([*common, i, i + 1], [i + 2, i + 3]) for i in range(40)])
-texts = engine.generate([GenerateRequest([*common, i], 6, stop_ids=frozenset()) for i in range(7)])
+texts = engine.generate([GenerateRequest([i, *common[:70], i], 6, stop_ids=frozenset()) for i in range(7)])
 if host == "0":
     print(json.dumps({"logprobs": [score.logprob for score in scores], "ids": [text.ids for text in texts]}))

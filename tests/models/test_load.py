@@ -70,9 +70,9 @@ def test_asking_in_chat_needs_a_template(task, chat, hf_folder, refused):
     config = runpy.run_path(str(CONFIGS / f"{task}.py"))["get_config"]()
     config.update(chat | {"mesh": "data=8"})
     with refused(ValueError, source, "no chat template", "--config.template=lineage", ".jinja"):
-        run._engine(config, source)
+        run._Engines(source, [config])(config)
     config.template = "lineage"
-    assert run._engine(config, source).template.apart
+    assert run._Engines(source, [config])(config).template.apart
 
 
 def test_a_run_needs_a_template(hf_folder, tmp_path, one_device, refused):
