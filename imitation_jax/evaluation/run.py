@@ -199,6 +199,8 @@ def _read(key: str, config: ConfigDict, batch: bool) -> _Data:
     except (ValueError, OSError) as error:
         if batch:
             raise _error_of(key, config, error) from error
+        if hint := _hint("config", config, error):
+            raise FileNotFoundError(f"{error}{hint}") from error
         raise
     return _Data(items, digest(items), files)
 
@@ -206,9 +208,14 @@ def _read(key: str, config: ConfigDict, batch: bool) -> _Data:
 def _error_of(key: str, config: ConfigDict, error: Exception) -> ValueError:
     """In a batch: whose error it is, with the keys as they are called here."""
     text = re.sub(rf"\bconfig\.({'|'.join(config)})\b", rf"config.tasks.{key}.\1", str(error))
-    empty = [name for name, value in config.items() if value == "" and name not in ("name", "role", "answers")]
-    hint = f" (empty: {', '.join(f'config.tasks.{key}.{name}' for name in empty)})" if empty else ""
+    hint = _hint(f"config.tasks.{key}", config, error)
     return ValueError(f"config.tasks.{key}: {text}{hint}; or leave {key} out by config.only")
+
+
+def _hint(where: str, config: ConfigDict, error: Exception) -> str:
+    """Which paths are not set, where that is what is wrong."""
+    empty = [f"{where}.{name}" for name, value in config.items() if value == "" and name not in ("name", "role")]
+    return f" (empty: {', '.join(empty)})" if empty and "(no path given)" in str(error) else ""
 
 
 def _check_own_style(
