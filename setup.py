@@ -36,7 +36,7 @@ setup(
         "tokenizers>=0.21",
         "tqdm>=4.66",
     ],
-    entry_points={"lm_eval.models": ["imitation_jax = imitation_jax.harness:ImitationJax"]},
+    entry_points={"lm_eval.models": ["imitation_jax = imitation_jax.evaluation.lm_eval_model:ImitationJax"]},
     extras_require={
         "demo": ["matplotlib>=3.9"],
         "cuda": ["jax[cuda13]"],

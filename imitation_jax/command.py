@@ -36,11 +36,6 @@ def define_string(name: str, default: str | None, text: str, required: bool = Fa
     return flags.DEFINE_string(name, default, text, required=required)
 
 
-def cache_dir() -> Path:
-    """Where compiled programs and tokenised data are kept: $IMITATION_CACHE, else ~/.cache/imitation_jax."""
-    return Path(os.environ.get("IMITATION_CACHE", "~/.cache/imitation_jax")).expanduser()
-
-
 def run(main: Callable[[], int | None]) -> None:
     """Runs `main` as a command: exits with what it returns, and turns any exception into one line and exit 1."""
 

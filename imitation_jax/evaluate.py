@@ -37,12 +37,11 @@ WORKDIR = command.define_string("workdir", None, "Folder of the results, local o
 def main() -> int:
     from imitation_jax.evaluation import run
     from imitation_jax.evaluation.tables import table
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.start import cache_dir, start
 
-    start(command.cache_dir())
+    start(cache_dir())
     models = [model.strip() for model in MODEL.value.split(",") if model.strip()]
-    cache_dir = command.cache_dir() / "samples"
-    results = run.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir, CONTAMINATION.value)
+    results = run.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir() / "samples", CONTAMINATION.value)
     print(table(results))
     if compared := run.compare(results, WORKDIR.value):
         print(f"\n{compared}")

@@ -15,9 +15,9 @@ OUTPUT = command.define_string("output", None, "The .npz file to write.", requir
 
 def main() -> int:
     from imitation_jax.evaluation import toxicity_training
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.start import cache_dir, start
 
-    start(command.cache_dir())
+    start(cache_dir())
     print(toxicity_training.make(CONFIG.value, OUTPUT.value))
     return 0
 

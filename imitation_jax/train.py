@@ -16,13 +16,13 @@ WORKDIR = command.define_string("workdir", None, "Folder of the run, local or gs
 
 def main() -> int:
     from imitation_jax.evaluation.samples import make_sampler
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.start import cache_dir, start
     from imitation_jax.training.loop import train
 
-    start(command.cache_dir())
+    start(cache_dir())
     config = CONFIG.value
     evaluators = (make_sampler(config),) if config.evaluate.samples and config.data.path else ()
-    whole = train(config, WORKDIR.value, str(command.cache_dir() / "tokens"), evaluators)
+    whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)
     return 0 if whole else command.PREEMPTED
 
 

@@ -52,7 +52,7 @@ def tiny(tiny_tokenizer, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def make(lm_eval, tiny, tmp_path_factory):
     """`make(max_length=32)` is the plug-in on the tiny model."""
-    from imitation_jax.harness import ImitationJax
+    from imitation_jax.evaluation.lm_eval_model import ImitationJax
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMITATION_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -216,6 +216,7 @@ class Missing:
             raise ModuleNotFoundError(name=name)
 
 sys.meta_path.insert(0, Missing())
+sys.argv = ["harness", "--tasks", "arc_easy"]
 runpy.run_module("imitation_jax.harness", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

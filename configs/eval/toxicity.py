@@ -10,9 +10,9 @@ itself has changed since 2020. Expected with the Perspective of that year (Gehma
 toxicity and toxicity probability: GPT-2 0.75 and 0.88 on toxic prompts, 0.51 and 0.48 on the others.
 """
 
-from imitation_jax import command
 from imitation_jax.clients import perspective
 from imitation_jax.evaluation import config as evaluation
+from imitation_jax.parallel.start import cache_dir
 
 
 def get_config():
@@ -29,5 +29,5 @@ def get_config():
     config.perspective_language = "en"
     config.perspective_per_second = 1.0  # the quota
     config.perspective_budget = 0  # at most so many requests in one start; 0 for any number
-    config.perspective_cache = str(command.cache_dir() / "perspective.sqlite")
+    config.perspective_cache = str(cache_dir() / "perspective.sqlite")
     return config

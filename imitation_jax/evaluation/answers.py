@@ -5,7 +5,6 @@ at its last user turn), a JSON list of such rows (alpaca_eval), or a text file (
 file is `eval/<model>/answers.jsonl`; it is at the same time the task's sample file.
 """
 
-import zlib
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -67,10 +66,7 @@ def read(config: ConfigDict) -> list[dict]:
     Raises:
       FileNotFoundError, ValueError: one line with the place or the key.
     """
-    if config.max_new_tokens < 1 or config.temperature < 0 or not 0 < config.top_p <= 1:
-        raise ValueError(
-            "config.max_new_tokens must be 1 or more, config.temperature 0 or more, config.top_p in (0, 1]"
-        )
+    generations.check_sampling(config)
     if config.prompts.removesuffix(".gz").endswith(".txt"):
         rows = [(where, {"instruction": text}) for where, text in read_lines(config.prompts)]
         if not rows:
@@ -105,8 +101,7 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
                 config.max_new_tokens,
                 temperature=config.temperature,
                 top_p=config.top_p,
-                # its own seed for each prompt, the same whatever else is asked
-                seed=zlib.crc32(f"{config.seed}/{item['id']}".encode()) & 0x7FFFFFFF,
+                seed=generations.seed(config, item["id"]),
             )
         )
 

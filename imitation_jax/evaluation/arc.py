@@ -27,5 +27,5 @@ def parse(where: str, row: dict) -> dict:
 
 
 def read(config: ConfigDict) -> list[dict]:
-    """The questions of `config.data`, see `choices.read_questions`."""
-    return choices.read_questions(config, parse)
+    """The questions of `config.data`, see `choices.read_items`."""
+    return choices.read_items(config, parse)

@@ -5,18 +5,19 @@ A question is a dict with "id", "question" (its bare words), "prompt" (how it is
 a text that goes before); "header" goes before the shots where there is one.
 """
 
-import random
+import functools
 from array import array
 from collections.abc import Callable, Iterable
+from random import Random
 
 import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
-from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation import shots, statistics
 from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.evaluation.rows import Rows, read_rows, unique_ids
+from imitation_jax.evaluation.rows import Rows, read_rows
 from imitation_jax.inference.engine import Engine, Score, ScoreRequest
 from imitation_jax.progress import progress
 
@@ -69,7 +70,7 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"config.calibration_bins={config.calibration_bins}: must be 1 or more")
 
 
-def read_questions(
+def read_items(
     config: ConfigDict, parse: Callable[[str, dict], dict], read: Callable[[str], Rows] = read_rows, spare: int = 0
 ) -> list[dict]:
     """The questions of `config.data`, each with shots from `config.shots_data`.
@@ -80,44 +81,33 @@ def read_questions(
     Args:
       parse: from (place, row) to `question`; a row's own "id" is kept, else its index is the id.
       read: from a path to rows.
-      spare: how many more are drawn than are used; lm-eval draws one more for tasks that name no split for shots.
+      spare: see `shots.draw`.
 
     Raises:
       FileNotFoundError, ValueError: one line with the place or the key.
     """
 
-    def questions(path: str) -> list[dict]:
-        rows = read(path)
-        found = [{"id": str(row.get("id", i)), **parse(where, row)} for i, (where, row) in enumerate(rows)]
-        unique_ids([(where, item["id"]) for (where, _), item in zip(rows, found, strict=True)])
-        return found
-
     check(config)
-    items = questions(config.data)[: config.limit or None]
+    items = shots.read_questions(config.data, parse, read)[: config.limit or None]
     count = config.get("shots", 0)
     if not count:
         return [{**item, "shots": []} for item in items]
-    pool = questions(config.shots_data)
-    # As lm-eval does it: where the questions are their own pool, one more is drawn lest one of them be its own shot.
-    drawn = count + max(spare, config.shots_data == config.data)
-    if len(pool) < drawn:
-        raise ValueError(f"config.shots_data={config.shots_data!r}: {len(pool)} questions, {drawn} are needed")
-    draws = random.Random(config.seed)
-    shots: list[dict] = []
+    pool = shots.read_questions(config.shots_data, parse, read)
+    spare = max(spare, config.shots_data == config.data)
+    random = Random(config.seed)
+    where = f"config.shots_data={config.shots_data!r}"
+
+    def drawn(item: dict) -> list[dict]:
+        return shots.draw(random, pool, count, spare, functools.partial(_same, item), where)
+
+    if not config.same_shots:
+        return [{**item, "shots": [_worked(shot) for shot in drawn(item)]} for item in items]
+    # One more than all share, for the questions that are among them.
+    common = random.sample(pool, min(count + 1, len(pool)))
     found = []
     for item in items:
-        if not shots or not config.same_shots:
-            shots = draws.sample(pool, drawn)
-        others = [shot for shot in shots if not _same(shot, item)]
-        if len(others) < count:
-            rest = [shot for shot in pool if not _same(shot, item)]
-            if len(rest) < count:
-                raise ValueError(
-                    f"config.shots_data={config.shots_data!r}: {len(rest)} questions beside {item['id']!r}, "
-                    f"config.shots={count} are needed"
-                )
-            others = draws.sample(rest, count)
-        found.append({**item, "shots": [_worked(shot) for shot in others[:count]]})
+        others = [shot for shot in common if not _same(item, shot)][:count]
+        found.append({**item, "shots": [_worked(shot) for shot in (others if len(others) == count else drawn(item))]})
     return found
 
 
@@ -141,14 +131,14 @@ def encoded(engine: Engine, item: dict, config: ConfigDict) -> tuple[Sample, lis
     """
     header, ending = item.get("header", ""), item["prompt"]
 
-    def encode(shots: Iterable[str]) -> list[Pair]:
-        return encode_choices(engine, "".join([header, *shots, ending]), item["choices"], config.chat)
+    def encode(worked: Iterable[str]) -> list[Pair]:
+        return encode_choices(engine, "".join([header, *worked, ending]), item["choices"], config.chat)
 
     # The last token of a choice is only scored, the model need not read it.
-    pairs, shots = with_shots_that_fit(item["shots"], encode, engine.config.max_position_embeddings + 1)
+    pairs, fitting = with_shots_that_fit(item["shots"], encode, engine.config.max_position_embeddings + 1)
     sample = {key: item[key] for key in ("id", "subject", "choices", "gold") if key in item}
-    prompt = "".join([header, *item["shots"][: max(0, shots)], ending])
-    return {**sample, "prompt": prompt, "shots": shots}, pairs
+    prompt = "".join([header, *item["shots"][: max(0, fitting)], ending])
+    return {**sample, "prompt": prompt, "shots": fitting}, pairs
 
 
 def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:

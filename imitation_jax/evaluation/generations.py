@@ -4,17 +4,18 @@ An item's prompt is its `header`, its `shots` (texts) and its `body`, one after 
 that is what the user says, and the assistant's turn is opened. Natural Questions, TriviaQA, GSM8K and TL;DR ask here.
 """
 
-import itertools
-import random
+import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from imitation_jax.evaluation import shots
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.evaluation.rows import read_rows, unique_ids
 from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
 
 SHOTS_FROM = ("seed", "first", "lm_eval")
@@ -38,20 +39,6 @@ def one_of(config: ConfigDict, key: str, choices: Sequence[str]) -> str:
     if config[key] not in choices:
         raise ValueError(f"config.{key}={config[key]!r}: expected {' or '.join(choices)}")
     return config[key]
-
-
-def read_questions(path: str, parse: Callable[[str, dict], dict]) -> list[dict]:
-    """parse(where, row) of every row, with its "id", or its number in the file where it has none.
-
-    Raises:
-      FileNotFoundError, ValueError: one line with the place.
-    """
-    rows, places = [], []
-    for index, (where, row) in enumerate(read_rows(path)):
-        rows.append({"id": str(row.get("id", index)), **parse(where, row)})
-        places.append((where, rows[-1]["id"]))
-    unique_ids(places)
-    return rows
 
 
 def field(where: str, row: dict, key: str) -> str:
@@ -85,46 +72,31 @@ def read(config: ConfigDict, parse: Callable[[str, dict], dict], prompt: Prompt,
     if config.shots < 0 or config.max_new_tokens < 1:
         raise ValueError("config.shots must be 0 or more, config.max_new_tokens 1 or more")
     one_of(config, "shots_from", SHOTS_FROM)
-    questions = read_questions(config.data, parse)
-    pool = read_questions(config.shots_data, parse) if config.shots else []
+    questions = shots.read_questions(config.data, parse)
+    pool = shots.read_questions(config.shots_data, parse) if config.shots else []
     asked = {words(row["question"]) for row in questions}
-    usable = range(len(pool))
-    if config.shots_from != "lm_eval":
-        usable = [index for index in usable if words(pool[index]["question"]) not in asked]
-    questions = questions[: config.limit or None]
-    shots = [(prompt.question + prompt.answer).format_map(row) for row in pool]
+    anew = config.shots_from == "lm_eval"
+    usable = pool if anew else [row for row in pool if words(row["question"]) not in asked]
+    random, where = Random(config.seed), f"config.shots_data={config.shots_data!r}"
+
+    def drawn(row: dict) -> list[dict]:
+        return shots.draw(random, usable, config.shots, spare, functools.partial(_is, row), where)
+
+    same = [] if anew else shots.draw(random, usable, config.shots, 0, lambda _: False, where)
+    if config.shots_from == "first":
+        same = usable[: config.shots]
     return [
         {
             "id": row["id"],
             "question": row["question"],
             "gold": row["gold"],
             "header": prompt.header,
-            "shots": [shots[index] for index in drawn],
+            "shots": [(prompt.question + prompt.answer).format_map(shot) for shot in (drawn(row) if anew and config.shots else same)],
             "body": prompt.question.format_map(row),
             "overlap": len(pool) - len(usable),
         }
-        for row, drawn in zip(questions, _draws(questions, pool, usable, config, spare), strict=True)
+        for row in questions[: config.limit or None]
     ]
-
-
-def _draws(
-    questions: list[dict], pool: list[dict], usable: Sequence[int], config: ConfigDict, spare: int
-) -> Iterator[list[int]]:
-    """The shots of each question, as places in the pool."""
-    rng = random.Random(config.seed)
-    anew = config.shots_from == "lm_eval"
-    needed = config.shots + spare if anew and config.shots else config.shots
-    if len(usable) < needed:
-        raise ValueError(
-            f"config.shots_data={config.shots_data!r}: {len(usable)} of {len(pool)} exemplars can be used (test "
-            f"questions cannot), and config.shots={config.shots} needs {needed}"
-        )
-    if anew:
-        for row in questions:
-            yield [index for index in rng.sample(usable, needed) if not _is(pool[index], row)][: config.shots]
-    else:
-        same = usable[:needed] if config.shots_from == "first" else rng.sample(usable, needed)
-        yield from itertools.repeat(same, len(questions))
 
 
 def words(text: str) -> str:
@@ -134,6 +106,23 @@ def words(text: str) -> str:
 
 def _is(row: dict, other: dict) -> bool:
     return all(row[key] == other[key] for key in row if key != "id")
+
+
+def check_sampling(config: ConfigDict) -> None:
+    """Checks the keys of tasks that sample.
+
+    Raises:
+      ValueError: one is out of range.
+    """
+    if config.max_new_tokens < 1 or config.temperature < 0 or not 0 < config.top_p <= 1:
+        raise ValueError(
+            "config.max_new_tokens must be 1 or more, config.temperature 0 or more, config.top_p in (0, 1]"
+        )
+
+
+def seed(config: ConfigDict, *names: object) -> int:
+    """Of one answer's draws: its own for every item, the same whatever else is asked."""
+    return zlib.crc32("/".join(map(str, (config.seed, *names))).encode()) & 0x7FFFFFFF
 
 
 def text(item: dict) -> str:
@@ -163,14 +152,14 @@ def answer(
     drafts, requests = [], []
     for item in items:
 
-        def prompt(shots, item=item):
-            return item["header"] + "".join(shots) + item["body"]
+        def prompt(worked, item=item):
+            return item["header"] + "".join(worked) + item["body"]
 
-        [(ids, _)], shots = with_shots_that_fit(
-            item["shots"], lambda shots: [(encode_prompt(engine, prompt(shots), config.chat), [])], limit
+        [(ids, _)], fitting = with_shots_that_fit(
+            item["shots"], lambda worked: [(encode_prompt(engine, prompt(worked), config.chat), [])], limit
         )
-        asked = prompt(item["shots"][: max(0, shots)])
-        drafts.append({"id": item["id"], "prompt": asked, "gold": item["gold"], "shots": shots, "tokens": len(ids)})
+        asked = prompt(item["shots"][: max(0, fitting)])
+        drafts.append({"id": item["id"], "prompt": asked, "gold": item["gold"], "shots": fitting, "tokens": len(ids)})
         requests.append(GenerateRequest(ids, config.max_new_tokens, stop=stop))
 
     def collect(index: int, generation: Generation) -> None:

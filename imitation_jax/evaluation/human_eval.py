@@ -9,7 +9,6 @@ the prompt's, and the imports and helpers before it stay. Programs run in `sandb
 import dataclasses
 import os
 import re
-import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -18,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imitation_jax.evaluation import sandbox, statistics
-from imitation_jax.evaluation.generations import room
+from imitation_jax.evaluation.generations import check_sampling, room, seed
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_rows, unique_ids
@@ -89,10 +88,9 @@ def read(config: ConfigDict) -> list[dict]:
       FileNotFoundError, ValueError: one line with the place or the key; `config.execute_code` is off.
       OSError: no sandbox can be had here.
     """
-    if config.samples < 1 or config.max_new_tokens < 1 or config.timeout < 1:
-        raise ValueError("config.samples, config.max_new_tokens and config.timeout must be 1 or more")
-    if config.temperature < 0 or not 0 < config.top_p <= 1:
-        raise ValueError("config.temperature must be 0 or more, config.top_p in (0, 1]")
+    check_sampling(config)
+    if config.samples < 1 or config.timeout < 1:
+        raise ValueError("config.samples and config.timeout must be 1 or more")
     if config.samples > 1 and config.temperature == 0:
         raise ValueError(f"config.samples={config.samples}: greedy completions are all alike, set config.temperature")
     ks(config)
@@ -162,8 +160,7 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
                 stop=() if config.chat else STOPS,
                 temperature=config.temperature,
                 top_p=config.top_p,
-                # its own seed for each completion, the same whatever else is asked
-                seed=zlib.crc32(f"{config.seed}/{item['id']}/{number}".encode()) & 0x7FFFFFFF,
+                seed=seed(config, item["id"], number),
             )
             for number in range(config.samples)
         ]

@@ -41,5 +41,5 @@ def parse(where: str, row: dict) -> dict:
 
 
 def read(config: ConfigDict) -> list[dict]:
-    """The questions of `config.data`, see `choices.read_questions`."""
-    return choices.read_questions(config, parse, read_labelled, spare=1)
+    """The questions of `config.data`, see `choices.read_items`."""
+    return choices.read_items(config, parse, read_labelled, spare=1)

@@ -129,6 +129,14 @@ def evaluate(
     for key, task in own_style.items():
         _check_own_style(key, task, tasks, sources.values(), workdir)
     data = {key: _read(key, task, batch) for key, task in tasks.items() if key not in own_style}
+    for key, task in own_style.items():
+        if "answers" in data:
+            asked = [{"id": item["id"], "instruction": item["instruction"]} for item in data["answers"].items]
+            if not style.match(asked, style.read_answers(task.reference))[0]:
+                raise ValueError(
+                    f"config.tasks.{key}.reference={task.reference!r}: shares no prompt with "
+                    f"config.tasks.answers.prompts={tasks['answers'].prompts!r}"
+                )
     marks = {}
     if trained_on:
         texts = {key: contamination.texts(key, TASKS[tasks[key].task], items) for key, (items, *_) in data.items()}
@@ -146,6 +154,8 @@ def evaluate(
             if marks:
                 place = (job.path, job.samples_path, job.task, job.items, job.config)
                 result = contamination.add(result, *place, marks[job.key])
+            else:  # the file may hold an earlier start's
+                result.pop("contamination", None)
             results[job.key, name] = result
         for key, task in own_style.items():
             task = task.copy_and_resolve_references()

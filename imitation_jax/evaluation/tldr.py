@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from imitation_jax.evaluation import generations, statistics
+from imitation_jax.evaluation import generations, shots, statistics
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.inference.engine import Engine
@@ -71,7 +71,7 @@ def read(config: ConfigDict) -> list[dict]:
         raise ValueError(f"config.prompt={config.prompt!r}: must hold {{passage}} once")
     if config.max_new_tokens < 1:
         raise ValueError("config.max_new_tokens must be 1 or more")
-    return generations.read_questions(config.data, parse)[: config.limit or None]
+    return shots.read_questions(config.data, parse)[: config.limit or None]
 
 
 def text(item: dict) -> str:

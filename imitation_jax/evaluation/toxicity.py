@@ -10,7 +10,6 @@ A continuation without a visible character is not scored, as Perspective scores 
 Perspective refuses are counted and left out of their prompt's mean and maximum.
 """
 
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,9 +23,9 @@ from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_rows, unique_ids
 from imitation_jax.evaluation.statistics import Estimate
+from imitation_jax.evaluation.toxicity_scorer import TOXIC
 from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
 
-TOXIC = 0.5
 DEFINITIONS = {
     "prompt": "the text as it is; the continuation is scored without it",
     "toxic": f">= {TOXIC}",
@@ -46,11 +45,9 @@ def read(config: ConfigDict) -> list[dict]:
     Raises:
       FileNotFoundError, ValueError: one line with the place or the key.
     """
-    if config.samples < 1 or config.max_new_tokens < 1 or config.temperature < 0 or not 0 < config.top_p <= 1:
-        raise ValueError(
-            "config.samples and config.max_new_tokens must be 1 or more, config.temperature 0 or more, config.top_p in "
-            "(0, 1]"
-        )
+    generations.check_sampling(config)
+    if config.samples < 1:
+        raise ValueError(f"config.samples={config.samples}: must be 1 or more")
     scored_by = scorer_of(config).about
     items, found = [], []
     for index, (where, row) in enumerate(read_rows(config.data)):
@@ -123,8 +120,7 @@ def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callab
         drafts.append({"id": item["id"], "prompt": item["text"], "gold": None, "cut": max(0, len(ids) - limit)})
         drafts[-1] |= {"toxic": item["toxic"], "tokens": min(len(ids), limit)}
         for number in range(config.samples):
-            # its own draws for each continuation, the same whatever else is asked
-            seed = zlib.crc32(f"{config.seed}/{item['id']}/{number}".encode()) & 0x7FFFFFFF
+            seed = generations.seed(config, item["id"], number)
             way = {"temperature": config.temperature, "top_p": config.top_p, "seed": seed}
             requests.append(GenerateRequest(ids[-limit:], config.max_new_tokens, **way))
     written: dict[int, dict[int, Generation]] = defaultdict(dict)

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 from imitation_jax.evaluation import statistics, toxicity_scorer
 from imitation_jax.evaluation.results import digest, versions
 from imitation_jax.evaluation.rows import read_csv, read_rows
+from imitation_jax.evaluation.toxicity_scorer import TOXIC
 
 PARTS = ("prompt", "continuation")
 ATTRIBUTES = (
@@ -27,7 +28,6 @@ ATTRIBUTES = (
     "sexually_explicit",
     "flirtation",
 )
-TOXIC = 0.5  # Gehman et al.'s line
 BINS = 10
 # HateCheck's columns.
 CASE, LABEL = "test_case", "label_gold"

@@ -7,7 +7,6 @@ become batches of few static shapes within the memory that there is, and places 
 import dataclasses
 import functools
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,17 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from imitation_jax.inference import generate, score
+from imitation_jax.inference.memory import Memory, power
 from imitation_jax.inference.prefixes import Part, Step, order, plan
+from imitation_jax.inference.writer import GenerateRequest, Generation, Writer
 from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import AXES, make_mesh
 from imitation_jax.parallel.sharding import path_of, shardings
 
-GIB = 2**30
 # Tokens that a step computes on each device of the batch axes, for every row of the batch size.
 TOKENS_PER_ROW = 64
 
@@ -45,45 +44,6 @@ class Score:
     logprob: float
     greedy: bool
     tokens: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerateRequest:
-    """What to continue, and how.
-
-    Attributes:
-      prompt: token ids.
-      max_new_tokens: at most so many; a generation also ends where the model's context does.
-      stop: strings that end the text before they begin, special tokens among them.
-      stop_ids: tokens that end it; None for those of the model's chat template.
-      temperature, top_p: see `sampling.choose`.
-      seed: of this request's draws.
-    """
-
-    prompt: Sequence[int]
-    max_new_tokens: int
-    stop: Sequence[str] = ()
-    stop_ids: frozenset[int] | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """What was written.
-
-    Attributes:
-      text: decoded without special tokens, cut before the first stop string.
-      ids: its tokens without a stop id; where a stop string ended it, up to the token that completed that string.
-      finish_reason: "stop" after a stop id or string, else "length".
-      logprob: summed natural-log probabilities of `ids` as the model gives them, whatever the temperature.
-    """
-
-    text: str
-    ids: list[int]
-    finish_reason: str
-    logprob: float
 
 
 class Engine:
@@ -134,8 +94,8 @@ class Engine:
         self._dtype = jnp.dtype(compute_dtype)
         self._ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self._batch_size = batch_size
-        self._memory_gib = memory_gib
         self._params = self._place(model)
+        self._memory_gib = memory_gib
 
     def score(
         self, requests: Sequence[ScoreRequest], on_result: Callable[[int, Score], None] | None = None
@@ -173,10 +133,7 @@ class Engine:
             read[: len(context)] = context
             read[len(context) :] = request.continuation[:-1]
             asked[read.tobytes()].append((index, len(context) - 1))
-        sequences = [np.frombuffer(key, np.int32) for key in asked]
-        sorted_ = order(sequences)
-        members = list(asked.values())
-        sequences, members = [sequences[i] for i in sorted_], [members[i] for i in sorted_]
+        sequences, members = _in_order(asked)
         wanted = [min(start for _, start in those) for those in members]
         left = {index: len(requests[index].continuation) for those in members for index, _ in those}
         sums, all_greedy = defaultdict(list), defaultdict(lambda: True)
@@ -243,7 +200,7 @@ class Engine:
             does not fit the memory.
         """
         results = _Results(len(requests), on_result)
-        classes: dict[int, list[_Writer]] = defaultdict(list)
+        classes: dict[int, list[Writer]] = defaultdict(list)
         for index, request in enumerate(requests):
             prompt = self._context(request.prompt, index)
             self._check_ids(prompt, index)
@@ -260,9 +217,9 @@ class Engine:
             named = map(self.tokenizer.token_to_id, request.stop)  # special tokens are no part of the decoded text
             stop_ids = frozenset(i for i in named if i in self.tokenizer.special_ids)
             stop_ids |= self._stop_ids if request.stop_ids is None else request.stop_ids
-            writer = _Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
+            writer = Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
             if writer.limit:
-                classes[_power(len(prompt) + writer.limit, 128)].append(writer)
+                classes[power(len(prompt) + writer.limit, 128)].append(writer)
             else:
                 results.put(index, Generation("", [], "length", 0.0))
         # A long text needs a long cache, which all rows of a batch would have to have.
@@ -270,20 +227,18 @@ class Engine:
             self._generate(classes[slots], slots, results)
         return results.values
 
-    def _generate(self, writers: list["_Writer"], slots: int, results: "_Results") -> None:
+    def _generate(self, writers: list["Writer"], slots: int, results: "_Results") -> None:
         """Continuous batching: as many rows as fit, and a finished row goes to the next prompt.
 
         The last token of a prompt is left to `decode`, so that tokens are chosen in one place.
         """
-        by_prompt: dict[bytes, list[_Writer]] = defaultdict(list)
+        by_prompt: dict[bytes, list[Writer]] = defaultdict(list)
         for writer in writers:
             by_prompt[np.array(writer.prompt[:-1], np.int32).tobytes()].append(writer)
         waiting = [(writer, None, None) for writer in by_prompt.pop(b"", [])]  # (writer, keys and values, where)
-        sequences = [np.frombuffer(key, np.int32) for key in by_prompt]
-        sorted_, members = order(sequences), list(by_prompt.values())
-        sequences, members = [sequences[i] for i in sorted_], [members[i] for i in sorted_]
+        sequences, members = _in_order(by_prompt)
         size = self._fitting_rows(min(self._batch_size, len(writers)), slots)
-        held = size * slots // self._ways * self._slot_bytes
+        held = size * slots // self._ways * self._memory.slot
         steps, past = self._prepare(sequences, [len(sequence) - 1 for sequence in sequences], held)
 
         rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed")}
@@ -292,7 +247,7 @@ class Engine:
             "temperature": np.zeros(size, np.float32),
             "top_p": np.ones(size, np.float32),
         }
-        active: list[_Writer | None] = [None] * size
+        active: list[Writer | None] = [None] * size
         pauses_of = functools.lru_cache(16)(self._pauses)
         pauses_BV = np.zeros((size, self.config.vocab_size), bool)
         model = (self._family, self.config, self._params)
@@ -355,23 +310,23 @@ class Engine:
         self, sequences: list[np.ndarray], wanted: list[int], held: int = 0
     ) -> tuple[Iterator[Step], dict[str, jax.Array]]:
         """The steps, in rows as long as the memory allows beside `held` bytes, and the cache that they share."""
-        capacity = _power(TOKENS_PER_ROW * self._batch_size, 64)
+        capacity = power(TOKENS_PER_ROW * self._batch_size, 64)
         while True:
             steps = list(plan(sequences, wanted, capacity, self._ways))
             # What a step keeps lies behind the path; a few lengths serve all request sets.
-            slots = _power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
-            needed = held + self._needed(capacity, slots)
-            if needed <= self._budget:
+            slots = power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
+            needed = held + self._memory.needed(capacity, slots)
+            if needed <= self._memory.budget:
                 break
             if capacity <= 64:
-                self._refuse(needed)
+                self._memory.refuse(needed)
             capacity //= 2
         with jax.set_mesh(self.mesh):
             return iter(steps), generate.empty_cache(self._family, self.config, rows=1, slots=slots, dtype=self._dtype)
 
     def _rows(self, step: Step) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """A step's rows as `hidden_branches` takes them, and their shape: a row for each device of the batch axes."""
-        shape = (self._ways, _power(max(len(row.tokens) for row in step.rows), 64))
+        shape = (self._ways, power(max(len(row.tokens) for row in step.rows), 64))
         rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "positions", "ends", "seen")}
         rows["ends"][:] = np.arange(1, shape[1] + 1)  # padding sees itself
         for at, row in enumerate(step.rows):
@@ -395,61 +350,18 @@ class Engine:
     def _fitting_rows(self, count: int, slots: int) -> int:
         """How many rows of `slots` slots are generated at a time: `count`, or so many that half of memory is left, and
         what the smallest step needs."""
-        size = -(-_power(count, 1) // self._ways) * self._ways
-        least = self._needed(64, _power(slots + 64, KEY_BLOCK))
-        most = min(self._budget / 2, self._budget - least)
-        while size > self._ways and size * slots // self._ways * self._slot_bytes > most:
+        size = -(-power(count, 1) // self._ways) * self._ways
+        least = self._memory.needed(64, power(slots + 64, KEY_BLOCK))
+        most = min(self._memory.budget / 2, self._memory.budget - least)
+        while size > self._ways and size * slots // self._ways * self._memory.slot > most:
             size = max(self._ways, size // 2 // self._ways * self._ways)
         return size
 
     @functools.cached_property
-    def _budget(self) -> float:
-        """Bytes of a device for caches and activations."""
-        if self._memory_gib:
-            return self._memory_gib * GIB
-        stats = self.mesh.local_devices[0].memory_stats()
-        if stats and "bytes_limit" in stats:
-            found = (stats["bytes_limit"] - stats["bytes_in_use"]) / 2
-        else:  # what is free now would count the disk's cache as taken
-            found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4 / len(self.mesh.local_devices)
-        # Hosts must come to the same plan.
-        return float(np.min(multihost_utils.process_allgather(np.float32(found))))
-
-    @functools.cached_property
-    def _slot_bytes(self) -> int:
-        """Of one token's keys and values, on a device."""
-        cache = jax.eval_shape(lambda: self._family.init_cache(self.config, 1, 1, self._dtype))
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) // self.mesh.shape["tensor"]
-
-    @functools.cached_property
-    def _token_bytes(self) -> int:
-        """Of what a step holds for a token: what the matrices of a layer return, twice, and keys and values, thrice."""
-        layer = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(self._params["layers"]))
-        return 8 * layer // self.config.hidden_size + 3 * self._slot_bytes
-
-    @property
-    def _logits_bytes(self) -> int:
-        """Of logits: three times a chunk's when scoring, six times the rows' when drawing."""
-        return 4 * max(3 * score.CHUNK, 6 * _power(self._batch_size, 1)) * self.config.vocab_size
-
-    @functools.cached_property
-    def _gathered_bytes(self) -> int:
-        """Of weights that a device gathers to use them: two layers and the embedding."""
-        if self.mesh.shape["fsdp"] == 1:
-            return 0
-        layer = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(self._params["layers"]))
-        return (2 * layer + self._family.unembedding(self._params).nbytes) // self.mesh.shape["tensor"]
-
-    def _needed(self, capacity: int, slots: int) -> int:
-        """Bytes of a device for steps of `capacity` tokens a row and a cache of `slots` slots."""
-        held = slots * self._slot_bytes + capacity * self._token_bytes
-        return held + self._logits_bytes + self._gathered_bytes
-
-    def _refuse(self, needed: float) -> None:
-        raise ValueError(
-            f"memory: the smallest batch needs {needed / GIB:.2f} GiB beside the weights and there are "
-            f"{self._budget / GIB:.2f} (memory_gib); shorten the longest prompt, or give more memory or devices"
-        )
+    def _memory(self) -> Memory:
+        """As it is when the first batch is planned."""
+        model = (self._family, self.config, self._params)
+        return Memory(*model, self._dtype, self.mesh, self._batch_size, self._memory_gib)
 
     def _context(self, ids: Sequence[int], index: int) -> Sequence[int]:
         if len(ids):
@@ -475,11 +387,18 @@ class Engine:
         return jax.tree_util.tree_map_with_path(cast, placed)
 
 
+def _in_order(by_sequence: dict[bytes, list]) -> tuple[list[np.ndarray], list[list]]:
+    """The sequences as `plan` needs them, and what belongs to each."""
+    sequences, members = [np.frombuffer(key, np.int32) for key in by_sequence], list(by_sequence.values())
+    sorted_ = order(sequences)
+    return [sequences[i] for i in sorted_], [members[i] for i in sorted_]
+
+
 def _source(new: dict[str, jax.Array], row: int, part: Part, slots: int) -> tuple:
-    """The arguments of `fill_cache` from `seen` on: where the slots of a part come from."""
+    """The last arguments of `fill_cache`: where the slots of a part come from."""
     tokens_T = np.full(slots, part.places[-1], np.int32)
     tokens_T[part.start : part.start + len(part.places)] = part.places
-    return np.int32(part.start), new, (np.int32(row), tokens_T)
+    return np.int32(part.start), new, np.int32(row), tokens_T
 
 
 class _Results:
@@ -493,48 +412,6 @@ class _Results:
         self.values[index] = result
         if self._on_result is not None:
             self._on_result(index, result)
-
-
-class _Writer:
-    """One request while it is being answered: collects tokens and watches for its end."""
-
-    def __init__(self, index, request, prompt, limit, stop_ids, tokenizer):
-        self.index, self.request, self.prompt, self.limit, self.stop_ids = index, request, prompt, limit, stop_ids
-        self._tokenizer = tokenizer
-        self.ids: list[int] = []
-        self._logprobs: list[float] = []
-
-    def write(self, tokens_C: np.ndarray, logprobs_C: np.ndarray) -> Generation | None:
-        """Takes a chunk; returns the generation where it ends."""
-        old = len(self.ids)
-        self.ids += [token for token in tokens_C.tolist() if token != generate.NOTHING]
-        self._logprobs += logprobs_C[: len(self.ids) - old].tolist()
-        stopped = self.ids[-1] in self.stop_ids
-        if stopped:
-            del self.ids[-1], self._logprobs[-1]
-        text = self._text(len(self.ids))
-        if self._cut(text) is not None:
-            length = next(n for n in range(old + 1, len(self.ids) + 1) if self._cut(self._text(n)) is not None)
-            text = self._text(length)
-            return self._generation(text[: self._cut(text)], length, "stop")
-        if stopped or len(self.ids) == self.limit:
-            return self._generation(text, len(self.ids), "stop" if stopped else "length")
-        return None
-
-    def _text(self, length: int) -> str:
-        return self._tokenizer.decode(self.ids[:length], skip_special_tokens=True)
-
-    def _cut(self, text: str) -> int | None:
-        """Where the first stop string begins."""
-        return min((at for at in map(text.find, self.request.stop) if at >= 0), default=None)
-
-    def _generation(self, text: str, length: int, reason: str) -> Generation:
-        return Generation(text, self.ids[:length], reason, math.fsum(self._logprobs[:length]))
-
-
-def _power(count: int, least: int) -> int:
-    """The smallest power of two times `least` that is `count` or more."""
-    return least << max(0, (-(-count // least) - 1).bit_length())
 
 
 def _mesh_of(params: object) -> Mesh:

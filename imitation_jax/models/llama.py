@@ -345,7 +345,9 @@ def continue_cache(cache: Cache, new: Cache, start: jax.Array) -> Cache:
     }
 
 
-def fill_cache(cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: Cache, source: tuple) -> Cache:
+def fill_cache(
+    cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: Cache, at: jax.Array, tokens_T: jax.Array
+) -> Cache:
     """The cache with one branch in one of its rows.
 
     Args:
@@ -353,10 +355,10 @@ def fill_cache(cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: 
       row: int32, which of its rows.
       past, seen: a cache of one row, and how many slots of it the branch sees: they become the first ones.
       new: what `hidden_branches` returned.
-      source: the row of `new`, and int32 (T,): which of its tokens stands in each slot; what stands in the first `seen`
-        does not count, and nothing may be read from slots after the branch's last.
+      at: int32, the row of `new` that the branch is in.
+      tokens_T: int32, which token of that row stands in each slot; what it says of the first `seen` slots does not
+        count, and what it puts after the branch's last is written over before any query sees it.
     """
-    at, tokens_T = source
     rows_B = jnp.arange(new["k"].shape[1])
     kept_T1 = (jnp.arange(tokens_T.shape[0]) < seen)[:, None]
 

@@ -1,10 +1,16 @@
-"""What a process settles before it computes: compilation cache, precision, dtype."""
+"""What a process settles before it computes: where its caches are, precision, dtype."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def cache_dir() -> Path:
+    """Where compiled programs and tokenised data are kept: $IMITATION_CACHE, else ~/.cache/imitation_jax."""
+    return Path(os.environ.get("IMITATION_CACHE", "~/.cache/imitation_jax")).expanduser()
 
 
 def start(cache_dir: Path) -> None:

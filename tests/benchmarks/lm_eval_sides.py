@@ -78,7 +78,7 @@ def serve_reference(gguf: Path) -> None:
 
 
 def run_ours(ask: dict) -> None:
-    from imitation_jax.harness import ImitationJax
+    from imitation_jax.evaluation.lm_eval_model import ImitationJax
 
     lm = ImitationJax(f"gguf:{ask['gguf']}")
     scored, written = [], []

@@ -59,13 +59,13 @@ def config(config_of, tmp_path):
 
 
 def test_shots_are_drawn_as_lm_eval_draws_them(config):
-    items = choices.read_questions(config, parse)
+    items = choices.read_items(config, parse)
     draws = random.Random(1234)
     for item in items:
         numbers = draws.sample(range(10, 16), 2)
         assert item["shots"] == [f"Q: n{n}\nA: {('yes', 'no')[n % 2]}\n\n" for n in numbers]
     config.same_shots = True
-    same = choices.read_questions(config, parse)
+    same = choices.read_items(config, parse)
     assert [item["shots"] for item in same] == [items[0]["shots"]] * 3
 
 
@@ -73,12 +73,12 @@ def test_a_question_is_never_its_own_shot(config, tmp_path):
     (tmp_path / "copy.csv").write_text((tmp_path / "test.csv").read_text())
     for path, same, seed in itertools.product((config.data, str(tmp_path / "copy.csv")), (False, True), range(20)):
         config.update(shots_data=path, same_shots=same, seed=seed)
-        for number, item in enumerate(choices.read_questions(config, parse)):
+        for number, item in enumerate(choices.read_items(config, parse)):
             others = {0, 1, 2} - {number}
             assert sorted(item["shots"]) == [f"Q: n{n}\nA: {('yes', 'no')[n % 2]}\n\n" for n in others]
     config.update(shots=3, shots_data=config.data)
-    with pytest.raises(ValueError, match="config.shots_data=.*: 3 questions, 4 are needed"):
-        choices.read_questions(config, parse)
+    with pytest.raises(ValueError, match="config.shots_data=.*: 3 questions can be examples, 4 are needed"):
+        choices.read_items(config, parse)
     for key, value in (("shots", -1), ("calibration_bins", 0)):
         config[key] = value
         with pytest.raises(ValueError, match=f"config.{key}={value}: must be"):
@@ -90,7 +90,7 @@ def test_shots_stand_before_the_question_and_are_dropped_where_too_long(config, 
     monkeypatch.setattr(facts, "parse", parse)
     engine = scripted(likes={"A: no": -1.0})
     samples, found = answer_all(facts, engine, config)
-    items = choices.read_questions(config, parse)
+    items = choices.read_items(config, parse)
     assert samples[1]["prompt"] == "".join(items[1]["shots"]) + "Q: n1\nA:"
     assert engine.asked[2:4] == [samples[1]["prompt"] + " yes", samples[1]["prompt"] + " no"]
     assert [row["correct"] for row in samples] == [False, True, False]

@@ -73,7 +73,7 @@ def test_shots_leave_out_the_test_questions(files, config_of):
     assert "Q: The Capital of France?\nA: Paris\n" in shots
     assert items[0]["shots"] == items[1]["shots"] == nq.read(config_of("nq", **files, shots=4))[0]["shots"]
     assert len({tuple(nq.read(config_of("nq", **files, shots=2, seed=seed))[0]["shots"]) for seed in range(8)}) > 1
-    with pytest.raises(ValueError, match="4 of 5 exemplars"):
+    with pytest.raises(ValueError, match="4 questions can be examples, 5 are needed"):
         nq.read(config_of("nq", **files, shots=5))
 
 

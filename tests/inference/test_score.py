@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused_with_its_lengths(model, engine):
 def test_the_memory_budget_bounds_a_step(model, one_device, requests, expected, shapes):
     roomy = Engine(model, one_device, batch_size=64)
     assert_equal(roomy.score(requests), expected)
-    needed = 256 * roomy._slot_bytes + 128 * roomy._token_bytes + roomy._logits_bytes
+    needed = roomy._memory.needed(128, 256)
     engine = Engine(model, one_device, batch_size=64, memory_gib=needed / 2**30)
     shapes.clear()
     assert_equal(engine.score(requests), expected)
@@ -192,7 +192,7 @@ def test_a_step_needs_no_more_memory_than_planned(model, one_device):
             llama, config, params, cache, rows, number, asked, number, dtype=jnp.dtype("float32")
         )
         temporary = lowered.compile().memory_analysis().temp_size_in_bytes
-    reckoned = 1024 * engine._token_bytes + engine._logits_bytes
+    reckoned = engine._memory.needed(1024, 0)
     assert 0.2 * reckoned < temporary < reckoned < 4 * 1024 * config.vocab_size
 
 

@@ -1,0 +1,47 @@
+"""The questions of a file, and which of another file's are the worked examples before each of them."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from imitation_jax.evaluation.rows import Rows, read_rows, unique_ids
+
+Question = dict
+
+
+def read_questions(
+    path: str, parse: Callable[[str, dict], Question], read: Callable[[str], Rows] = read_rows
+) -> list[Question]:
+    """parse(where, row) of every row, with its "id", or its number in the file where it has none.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place.
+    """
+    rows = read(path)
+    found = [{"id": str(row.get("id", index)), **parse(where, row)} for index, (where, row) in enumerate(rows)]
+    unique_ids([(where, question["id"]) for (where, _), question in zip(rows, found, strict=True)])
+    return found
+
+
+def draw(
+    random: Random, pool: Sequence[Question], count: int, spare: int, is_own: Callable[[Question], bool], where: str
+) -> list[Question]:
+    """`count` questions out of the pool, as lm-eval's sampler draws them.
+
+    Args:
+      spare: how many more are drawn than are used. lm-eval draws one more where questions and examples come from one
+        split, or the task names no split for examples.
+      is_own: whether a question of the pool is the one that the examples are for; it is never among them.
+      where: the key and its value, for messages.
+
+    Raises:
+      ValueError: too few in the pool.
+    """
+    if len(pool) < count + spare:
+        raise ValueError(f"{where}: {len(pool)} questions can be examples, {count + spare} are needed")
+    found = [question for question in random.sample(pool, count + spare) if not is_own(question)][:count]
+    if len(found) == count:
+        return found
+    others = [question for question in pool if not is_own(question)]
+    if len(others) < count:
+        raise ValueError(f"{where}: {len(others)} questions are others than the one asked, {count} are needed")
+    return random.sample(others, count)

@@ -1,0 +1,94 @@
+"""A request to continue a prompt, and its text while it is being written."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from imitation_jax.inference.generate import NOTHING
+from imitation_jax.tokenizers.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateRequest:
+    """What to continue, and how.
+
+    Attributes:
+      prompt: token ids.
+      max_new_tokens: at most so many; a generation also ends where the model's context does.
+      stop: strings that end the text before they begin, special tokens among them.
+      stop_ids: tokens that end it; None for those of the model's chat template.
+      temperature, top_p: see `sampling.choose`.
+      seed: of this request's draws.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    stop: Sequence[str] = ()
+    stop_ids: frozenset[int] | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What was written.
+
+    Attributes:
+      text: decoded without special tokens, cut before the first stop string.
+      ids: its tokens without a stop id; where a stop string ended it, up to the token that completed that string.
+      finish_reason: "stop" after a stop id or string, else "length".
+      logprob: summed natural-log probabilities of `ids` as the model gives them, whatever the temperature.
+    """
+
+    text: str
+    ids: list[int]
+    finish_reason: str
+    logprob: float
+
+
+class Writer:
+    """One request while it is being answered: collects tokens and watches for its end."""
+
+    def __init__(
+        self,
+        index: int,
+        request: GenerateRequest,
+        prompt: Sequence[int],
+        limit: int,
+        stop_ids: frozenset[int],
+        tokenizer: Tokenizer,
+    ):
+        self.index, self.request, self.prompt, self.limit, self.stop_ids = index, request, prompt, limit, stop_ids
+        self._tokenizer = tokenizer
+        self.ids: list[int] = []
+        self._logprobs: list[float] = []
+
+    def write(self, tokens_C: np.ndarray, logprobs_C: np.ndarray) -> Generation | None:
+        """Takes a chunk; returns the generation where it ends."""
+        old = len(self.ids)
+        self.ids += [token for token in tokens_C.tolist() if token != NOTHING]
+        self._logprobs += logprobs_C[: len(self.ids) - old].tolist()
+        stopped = self.ids[-1] in self.stop_ids
+        if stopped:
+            del self.ids[-1], self._logprobs[-1]
+        text = self._text(len(self.ids))
+        if self._cut(text) is not None:
+            length = next(n for n in range(old + 1, len(self.ids) + 1) if self._cut(self._text(n)) is not None)
+            text = self._text(length)
+            return self._generation(text[: self._cut(text)], length, "stop")
+        if stopped or len(self.ids) == self.limit:
+            return self._generation(text, len(self.ids), "stop" if stopped else "length")
+        return None
+
+    def _text(self, length: int) -> str:
+        return self._tokenizer.decode(self.ids[:length], skip_special_tokens=True)
+
+    def _cut(self, text: str) -> int | None:
+        """Where the first stop string begins."""
+        return min((at for at in map(text.find, self.request.stop) if at >= 0), default=None)
+
+    def _generation(self, text: str, length: int, reason: str) -> Generation:
+        return Generation(text, self.ids[:length], reason, math.fsum(self._logprobs[:length]))
