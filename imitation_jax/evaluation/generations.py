@@ -75,7 +75,7 @@ def read(config: ConfigDict, parse: Callable[[str, dict], dict], prompt: Prompt,
     questions = shots.read_questions(config.data, parse)
     pool = shots.read_questions(config.shots_data, parse) if config.shots else []
     asked = {words(row["question"]) for row in questions}
-    anew = config.shots_from == "lm_eval"
+    anew = config.shots_from == "lm_eval" and config.shots > 0
     usable = pool if anew else [row for row in pool if words(row["question"]) not in asked]
     random, where = Random(config.seed), f"config.shots_data={config.shots_data!r}"
 
@@ -91,7 +91,7 @@ def read(config: ConfigDict, parse: Callable[[str, dict], dict], prompt: Prompt,
             "question": row["question"],
             "gold": row["gold"],
             "header": prompt.header,
-            "shots": [(prompt.question + prompt.answer).format_map(shot) for shot in (drawn(row) if anew and config.shots else same)],
+            "shots": [(prompt.question + prompt.answer).format_map(shot) for shot in (drawn(row) if anew else same)],
             "body": prompt.question.format_map(row),
             "overlap": len(pool) - len(usable),
         }
