@@ -1,6 +1,7 @@
 """The dialogue file: JSON Lines, `{"id", "source", "messages": [{"role", "content"}, ...]}`, further keys untouched."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 
 from imitation_jax.data import rows
 from imitation_jax.data.rows import Rejected
@@ -52,6 +53,54 @@ def accepted(where: str, dialogue: dict) -> dict | Rejected:
     except ValueError as error:
         return Rejected(where, dialogue.get("id"), str(error), dialogue)
     return dialogue
+
+
+def id_of(where: str, given: object) -> str:
+    """The id a row gives itself, else its place without folders."""
+    return str(given) if isinstance(given, str | int) and given != "" else where.rsplit("/", 1)[-1]
+
+
+def with_own_id(dialogue: dict, seen: set[str]) -> dict:
+    """`dialogue` with an id that is not in `seen` yet (and is then): a new one's old id stays as `original_id`."""
+    own, count = dialogue["id"], 1
+    while own in seen:
+        count += 1
+        own = f"{dialogue['id']}#{count}"
+    seen.add(own)
+    if count == 1:
+        return dialogue
+    return {"id": own, "original_id": dialogue["id"]} | {key: dialogue[key] for key in dialogue if key != "id"}
+
+
+def converted(
+    paths: Iterable[str], convert: Callable[[str, dict], Iterable[dict]], max_bytes: int
+) -> Iterator[tuple[str, dict | Rejected]]:
+    """Yields (where, dialogue or Rejected) for what `convert` makes of each row of the files, in order.
+
+    Rows are known by their place, as dumps repeat ids: see `with_own_id`. What is set aside is the row as it stands.
+
+    Args:
+      convert: from a row's place and the row to its dialogues, one or more, which need not be good ones; raises
+        ValueError with a one-line reason where the row cannot give any.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        for where, row in rows.read(path, max_bytes):
+            if isinstance(row, Rejected):
+                yield where, row
+                continue
+            try:
+                made = list(convert(where, row))
+            except ValueError as error:
+                yield where, Rejected(where, row.get("id"), str(error), row)
+                continue
+            for dialogue in made:
+                item = accepted(where, dialogue)
+                if isinstance(item, Rejected):
+                    given = row.get("id") if len(made) == 1 else item.id
+                    yield where, dataclasses.replace(item, id=given, row=row)
+                else:
+                    yield where, with_own_id(item, seen)
 
 
 def read(path: str, max_bytes: int = rows.MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:

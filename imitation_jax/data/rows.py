@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -69,6 +69,15 @@ def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Re
       OSError: the file cannot be opened or read.
     """
     name = str(path)
+    return _read(name, max_bytes, _parse, lists=not name.removesuffix(".gz").endswith(".jsonl"))
+
+
+def read_lines(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, str | Rejected]]:
+    """As `read`, for a text file: yields (where, line or Rejected) for each line that is not blank, stripped."""
+    return _read(str(path), max_bytes, _decode, lists=False)
+
+
+def _read(name: str, max_bytes: int, parse: Callable[[str, bytes], Any], lists: bool) -> Iterator[tuple[str, Any]]:
     zipped = name.endswith(".gz")
     damage = ""
 
@@ -82,10 +91,10 @@ def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Re
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             damage = f"the file is cut off or damaged here: {error}"
 
-    with epath.Path(path).open("rb") as file:
+    with epath.Path(name).open("rb") as file:
         rest = chunks(file)
         first = next(rest, b"").removeprefix(UTF8_BOM)
-        is_list = first.lstrip().startswith(b"[") and not name.removesuffix(".gz").endswith(".jsonl")
+        is_list = lists and first.lstrip().startswith(b"[")
         split = _split_list if is_list else _split_lines
         head, size, place = bytearray(), 0, 0 if is_list else 1
         for piece, end in split(itertools.chain([first], rest)):
@@ -95,7 +104,7 @@ def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Re
                 continue
             where = f"{name}[{place}]" if is_list else f"{name}:{place}"
             if end or damage:
-                last = _parse(where, bytes(head))
+                last = parse(where, bytes(head))
                 if end != TRAILING and isinstance(last, dict):
                     yield where, last
                     where, head, size = f"{where} and on", bytearray(), 0
@@ -103,7 +112,7 @@ def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Re
             elif size > max_bytes:
                 yield where, Rejected(where, None, f"row of more than {max_bytes:,} bytes", *_text(head, size))
             elif head.strip():
-                yield where, _parse(where, bytes(head))
+                yield where, parse(where, bytes(head))
             head, size, place = bytearray(), 0, place + 1
 
 
@@ -160,6 +169,13 @@ def _text(head: bytes, size: int) -> tuple[str, int | None]:
     """What of a row can be shown, and the row's whole size if that is not all."""
     shown = head[:MAX_REJECTED_CHARS]
     return shown.decode("utf-8", "backslashreplace"), None if len(shown) == size else size
+
+
+def _decode(where: str, raw: bytes) -> str | Rejected:
+    try:
+        return raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return Rejected(where, None, "bytes that are not UTF-8", *_text(raw, len(raw)))
 
 
 def _parse(where: str, raw: bytes) -> dict | Rejected:

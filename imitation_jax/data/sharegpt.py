@@ -1,6 +1,5 @@
 """ShareGPT dumps: rows with `conversations` (or `items`, `messages`) of turns `{"from", "value"}` -> dialogues."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 
 from imitation_jax.data import dialogues, rows
@@ -31,18 +30,7 @@ def read(paths: Iterable[str], max_bytes: int = rows.MAX_BYTES) -> Iterator[tupl
       paths: JSON lists or JSON Lines, gzipped or not.
       max_bytes: longer rows are set aside.
     """
-    seen: set[str] = set()
-    for path in paths:
-        for where, row in rows.read(path, max_bytes):
-            if isinstance(row, dict):
-                dialogue = dialogues.accepted(where, _dialogue(where, row))
-                # What is set aside is the row as the dump has it.
-                row = (
-                    dataclasses.replace(dialogue, id=row.get("id"), row=row)
-                    if isinstance(dialogue, Rejected)
-                    else _with_own_id(dialogue, seen)
-                )
-            yield where, row
+    return dialogues.converted(paths, lambda where, row: [_dialogue(where, row)], max_bytes)
 
 
 def _dialogue(where: str, row: dict) -> dict:
@@ -50,8 +38,7 @@ def _dialogue(where: str, row: dict) -> dict:
     key = next((key for key in TURNS if key in row), None)
     turns = row.get(key) if key else None
     messages = [_message(turn) for turn in turns] if isinstance(turns, list) else []
-    given = row.get("id")
-    dialogue = {"id": str(given) if isinstance(given, str | int) and given != "" else where.rsplit("/", 1)[-1]}
+    dialogue = {"id": dialogues.id_of(where, row.get("id"))}
     dialogue["source"] = row["source"] if isinstance(row.get("source"), str) else "sharegpt"
     dialogue["messages"] = messages
     first = 1 if messages and _role(messages[0]) == "system" else 0
@@ -72,14 +59,3 @@ def _message(turn) -> dict:
 
 def _role(message) -> str | None:
     return message.get("role") if isinstance(message, dict) else None
-
-
-def _with_own_id(dialogue: dict, seen: set[str]) -> dict:
-    own, count = dialogue["id"], 1
-    while own in seen:
-        count += 1
-        own = f"{dialogue['id']}#{count}"
-    seen.add(own)
-    if count == 1:
-        return dialogue
-    return {"id": own, "original_id": dialogue["id"]} | {key: dialogue[key] for key in dialogue if key != "id"}

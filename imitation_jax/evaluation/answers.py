@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.data.prompts import ID_KEYS, is_text, messages_of
 from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_lines, read_rows, unique_ids
 from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
 
-TEXT_KEYS = ("instruction", "prompt", "text")
-ID_KEYS = ("id", "question_id")
 DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
 
 
@@ -24,39 +23,16 @@ def row_id(row: dict, index: int) -> str:
     return next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), str(index))
 
 
-def up_to_last_user(where: str, messages: object) -> list[dict]:
-    """The messages up to and with the last user turn.
-
-    Raises:
-      ValueError: no list of {"role", "content"}, or no user turn.
-    """
-    good = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
-    )
-    if not good:
-        raise ValueError(f"{where}: 'messages' must be a list of objects with texts under 'role' and 'content'")
-    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    if not users:
-        raise ValueError(f"{where}: 'messages' holds no user turn to answer")
-    return [{"role": m["role"], "content": m["content"]} for m in messages[: users[-1] + 1]]
-
-
 def item_of(where: str, row: dict, index: int) -> dict:
     """{"id", "instruction", "messages"} of one row.
 
     Raises:
       ValueError: naming the place and what is wrong there.
     """
-    if "messages" in row:
-        messages = up_to_last_user(where, row["messages"])
-    else:
-        text = next((row[key] for key in TEXT_KEYS if key in row), None)
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: needs a text under {', '.join(TEXT_KEYS)}, or 'messages'")
-        # alpaca's format keeps what the instruction is about apart
-        about = row.get("input")
-        content = f"{text}\n\n{about}" if isinstance(about, str) and about.strip() else text
-        messages = [{"role": "user", "content": content}]
+    try:
+        messages = messages_of(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     return {"id": row_id(row, index), "instruction": messages[-1]["content"], "messages": messages}
 
 
@@ -67,7 +43,7 @@ def read(config: ConfigDict) -> list[dict]:
       FileNotFoundError, ValueError: one line with the place or the key.
     """
     generations.check_sampling(config)
-    if config.prompts.removesuffix(".gz").endswith(".txt"):
+    if is_text(config.prompts):
         rows = [(where, {"instruction": text}) for where, text in read_lines(config.prompts)]
         if not rows:
             raise ValueError(f"{config.prompts}: holds no prompts")

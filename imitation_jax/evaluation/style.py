@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from imitation_jax.data.prompts import ID_KEYS, TEXT_KEYS
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.answers import ID_KEYS, TEXT_KEYS
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.rows import read_rows
 
