@@ -29,7 +29,7 @@ setup(
         "requests>=2.31",
         "rouge-score>=0.1.2",
         "scipy>=1.11",
-        "sentencepiece>=0.2",
+        "sentencepiece>=0.2,<0.2.3",  # 0.2.3 refuses the protobuf that apache-beam asks for
         "tenacity>=9.0",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",

@@ -1,32 +1,25 @@
 """The face of inference: token requests in, results out.
 
-prefixes.py says what is computed together, score.py and generate.py compute it; here requests become sequences, steps
-become batches of few static shapes within the memory that there is, and places in them become results. Legend as there.
+prefixes.py says what is computed together, runner.py makes batches of it, score.py and generate.py compute them,
+session.py keeps rows of texts going; here requests are checked, and places in batches become results.
 """
 
 import dataclasses
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from imitation_jax.inference import generate, score
-from imitation_jax.inference.memory import Memory, power
-from imitation_jax.inference.prefixes import Part, Step, order, plan
+from imitation_jax.inference import score
+from imitation_jax.inference.memory import power
+from imitation_jax.inference.runner import Runner
+from imitation_jax.inference.session import Session
 from imitation_jax.inference.writer import GenerateRequest, Generation, Writer
-from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.load import LoadedModel
-from imitation_jax.parallel.mesh import AXES, make_mesh
-from imitation_jax.parallel.sharding import path_of, shardings
-
-# Tokens that a step computes on each device of the batch axes, for every row of the batch size.
-TOKENS_PER_ROW = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +45,6 @@ class Engine:
     Attributes:
       config, tokenizer, template: the model's.
       mesh: where it runs.
-      tokens_forwarded: positions computed so far, padding included.
     """
 
     def __init__(
@@ -88,14 +80,13 @@ class Engine:
         # Only EOS ends the text of a model without a chat template.
         eos = frozenset() if model.tokenizer.eos_id is None else frozenset({model.tokenizer.eos_id})
         self._stop_ids = model.template.stop_ids if model.template else eos
-        self.mesh = _without_sequence_axis(mesh or _mesh_of(model.params))
-        self.tokens_forwarded = 0
-        self._family = model.family
-        self._dtype = jnp.dtype(compute_dtype)
-        self._ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        self._batch_size = batch_size
-        self._params = self._place(model)
-        self._memory_gib = memory_gib
+        self._runner = Runner(model, mesh, batch_size, memory_gib, compute_dtype)
+        self.mesh = self._runner.mesh
+
+    @property
+    def tokens_forwarded(self) -> int:
+        """Positions computed so far, padding included."""
+        return self._runner.tokens_forwarded
 
     def score(
         self, requests: Sequence[ScoreRequest], on_result: Callable[[int, Score], None] | None = None
@@ -133,14 +124,14 @@ class Engine:
             read[: len(context)] = context
             read[len(context) :] = request.continuation[:-1]
             asked[read.tobytes()].append((index, len(context) - 1))
-        sequences, members = _in_order(asked)
-        wanted = [min(start for _, start in those) for those in members]
-        left = {index: len(requests[index].continuation) for those in members for index, _ in those}
+        first = {key: min(start for _, start in those) for key, those in asked.items()}
+        left = {index: len(requests[index].continuation) for those in asked.values() for index, _ in those}
         sums, all_greedy = defaultdict(list), defaultdict(lambda: True)
 
-        steps, cache = self._prepare(sequences, wanted)
+        runner = self._runner
+        members, steps, cache = runner.prepare(asked, first)
         for step in steps:
-            rows, shape = self._rows(step)
+            rows, shape = runner.rows(step)
             pieces, entries = [], []
             for row, part in ((row, part) for row, filled in enumerate(step.rows) for part in filled.parts):
                 stop = part.start + len(part.places)
@@ -158,15 +149,13 @@ class Engine:
                 asked_3M[:, :count] = np.concatenate(entries, axis=1)
             with jax.set_mesh(self.mesh):
                 cache, *scored = score.score_step(
-                    self._family,
-                    self.config,
-                    self._params,
+                    *runner.model,
                     cache,
                     rows,
                     np.int32(step.at),
                     dict(zip(("row", "place", "target"), asked_3M, strict=True)),
                     np.int32(count),
-                    dtype=self._dtype,
+                    dtype=runner.dtype,
                 )
             if not pieces:
                 continue  # nobody waits for it
@@ -202,138 +191,45 @@ class Engine:
         results = _Results(len(requests), on_result)
         classes: dict[int, list[Writer]] = defaultdict(list)
         for index, request in enumerate(requests):
-            prompt = self._context(request.prompt, index)
-            self._check_ids(prompt, index)
-            room = self.config.max_position_embeddings - len(prompt)
-            if room < 0:
-                raise ValueError(
-                    f"request {index}: a prompt of {len(prompt)} tokens and {request.max_new_tokens} new ones do not "
-                    f"fit the model's {self.config.max_position_embeddings} positions; shorten the prompt"
-                )
-            if request.max_new_tokens < 0 or request.temperature < 0 or not 0 < request.top_p <= 1:
-                raise ValueError(f"request {index}: max_new_tokens and temperature must be 0 or more, top_p in (0, 1]")
-            if "" in request.stop:  # as it is in every text, given in the place of a tuple
-                raise ValueError(f"request {index}: stop must be a tuple of strings, none of them empty")
-            named = map(self.tokenizer.token_to_id, request.stop)  # special tokens are no part of the decoded text
-            stop_ids = frozenset(i for i in named if i in self.tokenizer.special_ids)
-            stop_ids |= self._stop_ids if request.stop_ids is None else request.stop_ids
-            writer = Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
-            if writer.limit:
-                classes[power(len(prompt) + writer.limit, 128)].append(writer)
-            else:
-                results.put(index, Generation("", [], "length", 0.0))
+            writer = self._writer(request, index)
+            classes[power(len(writer.prompt) + writer.limit, 128)].append(writer)
         # A long text needs a long cache, which all rows of a batch would have to have.
         for slots in sorted(classes, reverse=True):
-            self._generate(classes[slots], slots, results)
+            session = self.session(min(self._runner.batch_size, len(classes[slots])), slots)
+            session.take(classes[slots])
+            while moved := session.step():
+                for writer, generation in moved:
+                    if generation is not None:
+                        results.put(writer.index, generation)
         return results.values
 
-    def _generate(self, writers: list["Writer"], slots: int, results: "_Results") -> None:
-        """Continuous batching: as many rows as fit, and a finished row goes to the next prompt.
+    def session(self, rows: int, slots: int) -> Session:
+        """Continuous batching that stays open for further requests.
 
-        The last token of a prompt is left to `decode`, so that tokens are chosen in one place.
+        Args:
+          rows: texts at a time; fewer where the memory does not hold them.
+          slots: tokens that a prompt and what is written after it may have together.
         """
-        by_prompt: dict[bytes, list[Writer]] = defaultdict(list)
-        for writer in writers:
-            by_prompt[np.array(writer.prompt[:-1], np.int32).tobytes()].append(writer)
-        waiting = [(writer, None, None) for writer in by_prompt.pop(b"", [])]  # (writer, keys and values, where)
-        sequences, members = _in_order(by_prompt)
-        size = self._fitting_rows(min(self._batch_size, len(writers)), slots)
-        held = size * slots // self._ways * self._memory.slot
-        steps, past = self._prepare(sequences, [len(sequence) - 1 for sequence in sequences], held)
+        return Session(self._runner, self._writer, self._pauses, rows, slots)
 
-        rows = {name: np.zeros(size, np.int32) for name in ("token", "position", "last", "seed")}
-        rows |= {
-            "done": np.ones(size, bool),
-            "temperature": np.zeros(size, np.float32),
-            "top_p": np.ones(size, np.float32),
-        }
-        active: list[Writer | None] = [None] * size
-        pauses_of = functools.lru_cache(16)(self._pauses)
-        pauses_BV = np.zeros((size, self.config.vocab_size), bool)
-        model = (self._family, self.config, self._params)
-        with jax.set_mesh(self.mesh):
-            cache = generate.empty_cache(*model[:2], rows=size, slots=slots, dtype=self._dtype)
-            more = True
-            while True:
-                for row in (row for row in range(size) if active[row] is None):
-                    while more and not waiting:
-                        step = next(steps, None)
-                        more = step is not None
-                        if more:
-                            batch, _ = self._rows(step)
-                            past, new = generate.prefill(*model, past, batch, np.int32(step.at), dtype=self._dtype)
-                            waiting = [
-                                (writer, new, (at, part))
-                                for at, filled in enumerate(step.rows)
-                                for part in filled.parts
-                                for writer in members[part.sequence]
-                            ]
-                    if not waiting:
-                        break
-                    writer, new, where = waiting.pop()
-                    if where is not None:
-                        cache = generate.fill(self._family, cache, np.int32(row), past, *_source(new, *where, slots))
-                    active[row] = writer
-                    rows["done"][row] = False
-                    rows["token"][row], rows["position"][row] = writer.prompt[-1], len(writer.prompt) - 1
-                    rows["last"][row] = len(writer.prompt) + writer.limit - 2
-                    rows["temperature"][row], rows["top_p"][row] = writer.request.temperature, writer.request.top_p
-                    rows["seed"][row] = writer.request.seed & 0x7FFFFFFF
-                    pauses_BV[row] = pauses_of(writer.stop_ids, tuple(writer.request.stop))
-                if rows["done"].all():
-                    break
-                # To look at every finished row at once would cost more than its empty place does.
-                enough = int(rows["done"].sum()) + (max(1, size // 8) if more or waiting else size)
-                cache, *written = generate.decode(
-                    *model, cache, rows, pauses_BV, np.int32(min(enough, size)), dtype=self._dtype
-                )
-                tokens_BC, logprobs_BC = (np.asarray(array) for array in written)
-                self.tokens_forwarded += size * int((tokens_BC != generate.NOTHING).sum(axis=1).max())
-                for row, writer in enumerate(active):
-                    if writer is None:
-                        continue
-                    generation = writer.write(tokens_BC[row], logprobs_BC[row])
-                    if generation is not None:
-                        # An idle row must not make others read as much of the cache as it did.
-                        rows["done"][row], rows["position"][row], rows["temperature"][row] = True, 0, 0
-                        active[row] = None
-                        results.put(writer.index, generation)
-                    else:
-                        rows["token"][row] = writer.ids[-1]
-                        rows["position"][row] = len(writer.prompt) + len(writer.ids) - 1
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # Steps as batches, within the memory that there is
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def _prepare(
-        self, sequences: list[np.ndarray], wanted: list[int], held: int = 0
-    ) -> tuple[Iterator[Step], dict[str, jax.Array]]:
-        """The steps, in rows as long as the memory allows beside `held` bytes, and the cache that they share."""
-        capacity = power(TOKENS_PER_ROW * self._batch_size, 64)
-        while True:
-            steps = list(plan(sequences, wanted, capacity, self._ways))
-            # What a step keeps lies behind the path; a few lengths serve all request sets.
-            slots = power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
-            needed = held + self._memory.needed(capacity, slots)
-            if needed <= self._memory.budget:
-                break
-            if capacity <= 64:
-                self._memory.refuse(needed)
-            capacity //= 2
-        with jax.set_mesh(self.mesh):
-            return iter(steps), generate.empty_cache(self._family, self.config, rows=1, slots=slots, dtype=self._dtype)
-
-    def _rows(self, step: Step) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-        """A step's rows as `hidden_branches` takes them, and their shape: a row for each device of the batch axes."""
-        shape = (self._ways, power(max(len(row.tokens) for row in step.rows), 64))
-        rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "positions", "ends", "seen")}
-        rows["ends"][:] = np.arange(1, shape[1] + 1)  # padding sees itself
-        for at, row in enumerate(step.rows):
-            for name, filled in rows.items():
-                filled[at, : len(row.tokens)] = getattr(row, name)
-        self.tokens_forwarded += shape[0] * shape[1]
-        return rows, shape
+    def _writer(self, request: GenerateRequest, index: int) -> Writer:
+        """The request's text before it begins."""
+        prompt = self._context(request.prompt, index)
+        self._check_ids(prompt, index)
+        room = self.config.max_position_embeddings - len(prompt)
+        if room < 0:
+            raise ValueError(
+                f"request {index}: a prompt of {len(prompt)} tokens and {request.max_new_tokens} new ones do not "
+                f"fit the model's {self.config.max_position_embeddings} positions; shorten the prompt"
+            )
+        if request.max_new_tokens < 0 or request.temperature < 0 or not 0 < request.top_p <= 1:
+            raise ValueError(f"request {index}: max_new_tokens and temperature must be 0 or more, top_p in (0, 1]")
+        if "" in request.stop:  # as it is in every text, given in the place of a tuple
+            raise ValueError(f"request {index}: stop must be a tuple of strings, none of them empty")
+        named = map(self.tokenizer.token_to_id, request.stop)  # special tokens are no part of the decoded text
+        stop_ids = frozenset(i for i in named if i in self.tokenizer.special_ids)
+        stop_ids |= self._stop_ids if request.stop_ids is None else request.stop_ids
+        return Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
 
     def _pauses(self, stop_ids: frozenset[int], stops: tuple[str, ...]) -> np.ndarray:
         """(V,) bool: stop ids, and all tokens whose own text holds a stop string."""
@@ -346,22 +242,6 @@ class Engine:
     @functools.cached_property
     def _pieces(self) -> list[str]:
         return [self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size)]
-
-    def _fitting_rows(self, count: int, slots: int) -> int:
-        """How many rows of `slots` slots are generated at a time: `count`, or so many that half of memory is left, and
-        what the smallest step needs."""
-        size = -(-power(count, 1) // self._ways) * self._ways
-        least = self._memory.needed(64, power(slots + 64, KEY_BLOCK))
-        most = min(self._memory.budget / 2, self._memory.budget - least)
-        while size > self._ways and size * slots // self._ways * self._memory.slot > most:
-            size = max(self._ways, size // 2 // self._ways * self._ways)
-        return size
-
-    @functools.cached_property
-    def _memory(self) -> Memory:
-        """As it is when the first batch is planned."""
-        model = (self._family, self.config, self._params)
-        return Memory(*model, self._dtype, self.mesh, self._batch_size, self._memory_gib)
 
     def _context(self, ids: Sequence[int], index: int) -> Sequence[int]:
         if len(ids):
@@ -377,29 +257,6 @@ class Engine:
             wrong = next(i for i in ids if not 0 <= i < size)
             raise ValueError(f"request {index}: token id {wrong} is not in the model's vocabulary of {size}")
 
-    def _place(self, model: LoadedModel) -> Any:
-        """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""
-
-        def cast(path, leaf):
-            return leaf if path_of(path).endswith("norm") else leaf.astype(self._dtype)
-
-        placed = jax.device_put(model.params, shardings(model.params, model.family.SHARDING, self.mesh))
-        return jax.tree_util.tree_map_with_path(cast, placed)
-
-
-def _in_order(by_sequence: dict[bytes, list]) -> tuple[list[np.ndarray], list[list]]:
-    """The sequences as `plan` needs them, and what belongs to each."""
-    sequences, members = [np.frombuffer(key, np.int32) for key in by_sequence], list(by_sequence.values())
-    sorted_ = order(sequences)
-    return [sequences[i] for i in sorted_], [members[i] for i in sorted_]
-
-
-def _source(new: dict[str, jax.Array], row: int, part: Part, slots: int) -> tuple:
-    """The last arguments of `fill_cache`: where the slots of a part come from."""
-    tokens_T = np.full(slots, part.places[-1], np.int32)
-    tokens_T[part.start : part.start + len(part.places)] = part.places
-    return np.int32(part.start), new, np.int32(row), tokens_T
-
 
 class _Results:
     """Results in the order of their requests, handed on as they come."""
@@ -412,15 +269,3 @@ class _Results:
         self.values[index] = result
         if self._on_result is not None:
             self._on_result(index, result)
-
-
-def _mesh_of(params: object) -> Mesh:
-    sharding = jax.tree.leaves(params)[0].sharding
-    return sharding.mesh if isinstance(sharding, NamedSharding) else make_mesh()
-
-
-def _without_sequence_axis(mesh: Mesh) -> Mesh:
-    """The same devices with the sequence axis joined to data: one position at a time cannot be split."""
-    devices = mesh.devices.transpose(0, 2, 1, 3)
-    shape = (mesh.shape["data"] * mesh.shape["sequence"], mesh.shape["fsdp"], 1, mesh.shape["tensor"])
-    return Mesh(devices.reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))

@@ -61,11 +61,12 @@ def decode(
     cache: dict[str, jax.Array],
     rows: dict[str, jax.Array],
     pauses_BV: jax.Array,
+    most: jax.Array,
     enough: jax.Array,
     *,
     dtype: Any,
 ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """Up to `CHUNK` further tokens a row.
+    """Further tokens of each row.
 
     Args:
       family, config, params: the model, as in LoadedModel.
@@ -74,6 +75,7 @@ def decode(
         from which the row's last token is chosen; bool "done"; and "temperature", "top_p", "seed" as `choose` takes
         them.
       pauses_BV: bool; tokens after which a row waits for the host, which knows whether the text ends there.
+      most: int32, so many tokens, CHUNK or less.
       enough: int32; stops early when so many rows are done or wait.
       dtype: of the computation.
 
@@ -102,6 +104,6 @@ def decode(
         jnp.full((count, CHUNK), NOTHING, jnp.int32),
         jnp.zeros((count, CHUNK), jnp.float32),
     )
-    state = jax.lax.while_loop(lambda state: (state[0] < CHUNK) & (jnp.sum(state[3]) < enough), body, state)
+    state = jax.lax.while_loop(lambda state: (state[0] < most) & (jnp.sum(state[3]) < enough), body, state)
     *_, cache, tokens_BC, logprobs_BC = state
     return cache, constrain(tokens_BC, P()), constrain(logprobs_BC, P())

@@ -29,9 +29,7 @@ def choose(
     # Draws cost passes over the vocabulary that a batch of greedy rows does not need.
     token_B = jax.lax.cond(
         jnp.any(temperature_B > 0),
-        lambda: jnp.where(
-            temperature_B > 0, _draw(logits_BV, temperature_B, top_p_B, seed_B, position_B), greedy_B
-        ),
+        lambda: jnp.where(temperature_B > 0, _draw(logits_BV, temperature_B, top_p_B, seed_B, position_B), greedy_B),
         lambda: greedy_B,
     )
     return token_B, log_probability(logits_BV, token_B)

@@ -50,7 +50,15 @@ class Generation:
 
 
 class Writer:
-    """One request while it is being answered: collects tokens and watches for its end."""
+    """One request while it is being answered: collects tokens and watches for its end.
+
+    Attributes:
+      index: the request's, for messages and results.
+      prompt: what is read; BOS where the request's is empty.
+      limit: how many tokens it may have.
+      stop_ids: tokens that end it.
+      ids, logprobs: its tokens so far, and the natural-log probability of each.
+    """
 
     def __init__(
         self,
@@ -64,16 +72,16 @@ class Writer:
         self.index, self.request, self.prompt, self.limit, self.stop_ids = index, request, prompt, limit, stop_ids
         self._tokenizer = tokenizer
         self.ids: list[int] = []
-        self._logprobs: list[float] = []
+        self.logprobs: list[float] = []
 
     def write(self, tokens_C: np.ndarray, logprobs_C: np.ndarray) -> Generation | None:
         """Takes a chunk; returns the generation where it ends."""
         old = len(self.ids)
         self.ids += [token for token in tokens_C.tolist() if token != NOTHING]
-        self._logprobs += logprobs_C[: len(self.ids) - old].tolist()
+        self.logprobs += logprobs_C[: len(self.ids) - old].tolist()
         stopped = self.ids[-1] in self.stop_ids
         if stopped:
-            del self.ids[-1], self._logprobs[-1]
+            del self.ids[-1], self.logprobs[-1]
         text = self._text(len(self.ids))
         if self._cut(text) is not None:
             length = next(n for n in range(old + 1, len(self.ids) + 1) if self._cut(self._text(n)) is not None)
@@ -83,6 +91,15 @@ class Writer:
             return self._generation(text, len(self.ids), "stop" if stopped else "length")
         return None
 
+    def stable_text(self) -> str:
+        """What can be shown already: whole characters, and nothing that may turn out to begin a stop string."""
+        text = self._text(len(self.ids)).rstrip("\ufffd")  # of a character whose other bytes are still to come
+        held = max(
+            (size for stop in self.request.stop for size in range(1, len(stop)) if text.endswith(stop[:size])),
+            default=0,
+        )
+        return text[: len(text) - held]
+
     def _text(self, length: int) -> str:
         return self._tokenizer.decode(self.ids[:length], skip_special_tokens=True)
 
@@ -91,4 +108,4 @@ class Writer:
         return min((at for at in map(text.find, self.request.stop) if at >= 0), default=None)
 
     def _generation(self, text: str, length: int, reason: str) -> Generation:
-        return Generation(text, self.ids[:length], reason, math.fsum(self._logprobs[:length]))
+        return Generation(text, self.ids[:length], reason, math.fsum(self.logprobs[:length]))

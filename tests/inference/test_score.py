@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused_with_its_lengths(model, engine):
 def test_the_memory_budget_bounds_a_step(model, one_device, requests, expected, shapes):
     roomy = Engine(model, one_device, batch_size=64)
     assert_equal(roomy.score(requests), expected)
-    needed = roomy._memory.needed(128, 256)
+    needed = roomy._runner.memory.needed(128, 256)
     engine = Engine(model, one_device, batch_size=64, memory_gib=needed / 2**30)
     shapes.clear()
     assert_equal(engine.score(requests), expected)
@@ -182,7 +182,7 @@ def test_a_step_needs_no_more_memory_than_planned(model, one_device):
     config = dataclasses.replace(model.config, vocab_size=20_000, hidden_size=256, intermediate_size=512)
     params = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
     engine = Engine(dataclasses.replace(model, config=config), one_device)
-    engine._params = params
+    engine._runner.model = (llama, config, params)
     cache = jax.eval_shape(lambda: llama.init_cache(config, 1, 2048))
     rows = {name: jax.ShapeDtypeStruct((1, 1024), jnp.int32) for name in ("tokens", "positions", "ends", "seen")}
     asked = {name: jax.ShapeDtypeStruct((1024,), jnp.int32) for name in ("row", "place", "target")}
@@ -192,7 +192,7 @@ def test_a_step_needs_no_more_memory_than_planned(model, one_device):
             llama, config, params, cache, rows, number, asked, number, dtype=jnp.dtype("float32")
         )
         temporary = lowered.compile().memory_analysis().temp_size_in_bytes
-    reckoned = engine._memory.needed(1024, 0)
+    reckoned = engine._runner.memory.needed(1024, 0)
     assert 0.2 * reckoned < temporary < reckoned < 4 * 1024 * config.vocab_size
 
 

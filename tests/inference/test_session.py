@@ -1,0 +1,95 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from imitation_jax.inference.engine import Engine, GenerateRequest
+from imitation_jax.inference.writer import Writer
+
+NO_STOP = frozenset()
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[GenerateRequest]:
+    rng = np.random.default_rng(5)
+    lengths = ((1, 50), (20, 23), (2, 40), (30, 22), (9, 40), (12, 7), (12, 1))
+    return [GenerateRequest(rng.integers(0, 300, prompt).tolist(), new, stop_ids=NO_STOP) for prompt, new in lengths]
+
+
+@pytest.fixture(scope="module")
+def offline(engine, requests):
+    return engine.generate(requests)
+
+
+def finish(session, found):
+    while moved := session.step(most=3):
+        found |= {writer: generation for writer, generation in moved if generation is not None}
+    return found
+
+
+def test_requests_join_while_others_are_being_written(engine, requests, offline):
+    session = engine.session(rows=8, slots=128)
+    writers, found = session.add(requests[:2]), {}
+    for request in requests[2:]:
+        assert session.free == 8 - len(writers) + len(found)
+        found |= {writer: generation for writer, generation in session.step(most=3) if generation is not None}
+        writers += session.add([request])
+    finish(session, found)
+    assert [found[writer].ids for writer in writers] == [generation.ids for generation in offline]
+    assert session.free == 8 and session.step() == []
+
+
+def test_who_leaves_gives_his_row_to_the_next(engine, requests, offline):
+    session = engine.session(rows=2, slots=128)
+    leaving, staying = session.add(requests[:2])
+    session.step(most=3)
+    assert session.free == 0
+    session.drop(leaving)
+    assert session.free == 1
+    never, after = *session.add([requests[2]]), *session.add([requests[3]])  # one more than there are rows
+    session.drop(never)
+    found = finish(session, {})
+    assert {writer: generation.ids for writer, generation in found.items()} == {
+        staying: offline[1].ids,
+        after: offline[3].ids,
+    }
+
+
+def test_nothing_to_write_ends_at_once(engine, requests):
+    session = engine.session(rows=2, slots=128)
+    [writer] = session.add([dataclasses.replace(requests[0], max_new_tokens=0)])
+    [(ended, generation)] = session.step()
+    assert ended is writer and (generation.ids, generation.finish_reason) == ([], "length")
+
+
+def test_what_does_not_fit_the_slots_is_refused(engine):
+    session = engine.session(rows=2, slots=64)
+    with pytest.raises(ValueError, match="request 1: a prompt of 20 tokens and 45 new ones do not fit 64 tokens"):
+        session.add([GenerateRequest([1] * 20, 44), GenerateRequest([1] * 20, 45)])
+    assert session.free == 2
+
+
+def test_stable_text_never_takes_anything_back(model, one_device, requests):
+    engine = Engine(model, one_device, batch_size=4)
+    [free] = engine.generate([dataclasses.replace(requests[0], temperature=1.0)])
+    stop = free.text[20:26]
+    [writer] = (session := engine.session(1, 64)).add(
+        [dataclasses.replace(requests[0], temperature=1.0, stop=(stop, "never"))]
+    )
+    shown, generation = [""], None
+    while generation is None:
+        [(_, generation)] = session.step(most=1)
+        shown.append(writer.stable_text())
+    assert all(after.startswith(before) for before, after in zip(shown[:-1], shown[1:-1], strict=False))
+    assert generation.text.startswith(shown[-2]) and generation.text == free.text[: free.text.index(stop)]
+    assert len(shown) > 10
+
+
+def test_stable_text_holds_back_half_a_character_and_half_a_stop(byte_tokenizer):
+    tokenizer = byte_tokenizer()
+    writer = Writer(0, GenerateRequest([1], 99, stop=("##END",)), [1], 99, NO_STOP, tokenizer)
+    shown = []
+    for token in tokenizer.encode("aé##E # b"):
+        writer.ids.append(token)
+        shown.append(writer.stable_text())
+    assert shown == ["a", "a", "aé", "aé", "aé", "aé", "aé##E ", "aé##E ", "aé##E # ", "aé##E # b"]
