@@ -9,6 +9,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,19 +25,34 @@ from imitation_jax.models.load import LoadedModel
 
 @dataclasses.dataclass(frozen=True)
 class ScoreRequest:
-    """How likely is `continuation` after `context`? Both are token ids."""
+    """How likely is `continuation` after `context`? Both are token ids.
+
+    `alternatives` asks for each token apart, with so many of the most likely ones in its place, at most 20.
+    """
 
     context: Sequence[int]
     continuation: Sequence[int]
+    alternatives: int | None = None
+
+
+class TokenScore(NamedTuple):
+    """Natural-log likelihood of a token, and of the most likely ones in its place, those first."""
+
+    logprob: float
+    alternatives: dict[int, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Natural-log likelihood of a continuation, whether greedy decoding would write it, and how many tokens it has."""
+    """Natural-log likelihood of a continuation, whether greedy decoding would write it, and how many tokens it has.
+
+    `each` is about its tokens one by one, where the request asks for that.
+    """
 
     logprob: float
     greedy: bool
     tokens: int
+    each: Sequence[TokenScore] = ()
 
 
 class Engine:
@@ -102,11 +118,14 @@ class Engine:
 
         Raises:
           ValueError: naming the request: it does not fit the model's context, holds an id that the vocabulary lacks,
-            or has an empty context and the tokenizer neither BOS nor EOS; or one sequence does not fit the memory.
+            has an empty context and the tokenizer neither BOS nor EOS, or asks for too many alternatives; or one
+            sequence does not fit the memory.
         """
         results = _Results(len(requests), on_result)
         asked: dict[bytes, list[tuple[int, int]]] = defaultdict(list)  # what is read -> (request, first place asked)
         for index, request in enumerate(requests):
+            if not 0 <= (request.alternatives or 0) <= score.ALTERNATIVES:
+                raise ValueError(f"request {index}: {request.alternatives} alternatives, at most {score.ALTERNATIVES}")
             if not len(request.continuation):
                 results.put(index, Score(0.0, True, 0))
                 continue
@@ -126,7 +145,8 @@ class Engine:
             asked[read.tobytes()].append((index, len(context) - 1))
         first = {key: min(start for _, start in those) for key, those in asked.items()}
         left = {index: len(requests[index].continuation) for those in asked.values() for index, _ in those}
-        sums, all_greedy = defaultdict(list), defaultdict(lambda: True)
+        sums, all_greedy, each = defaultdict(list), defaultdict(lambda: True), defaultdict(list)
+        alternatives = score.ALTERNATIVES if any(request.alternatives for request in requests) else 0
 
         runner = self._runner
         members, steps, cache = runner.prepare(asked, first)
@@ -155,20 +175,27 @@ class Engine:
                     np.int32(step.at),
                     dict(zip(("row", "place", "target"), asked_3M, strict=True)),
                     np.int32(count),
+                    alternatives=alternatives,
                     dtype=runner.dtype,
                 )
             if not pieces:
                 continue  # nobody waits for it
-            logprob_M, greedy_M = (np.asarray(array) for array in scored)
+            logprob_M, greedy_M, likely_MA, likely_logprob_MA = (np.asarray(array) for array in scored)
             end = 0
             for index, size in pieces:
                 start, end = end, end + size
                 sums[index].append(logprob_M[start:end].sum(dtype=np.float64))
                 all_greedy[index] &= bool(greedy_M[start:end].all())
+                request = requests[index]
+                if request.alternatives is not None:
+                    for place in range(start, end):
+                        those = place, slice(request.alternatives)
+                        likely = zip(likely_MA[those].tolist(), likely_logprob_MA[those].tolist(), strict=True)
+                        each[index].append(TokenScore(float(logprob_M[place]), dict(likely)))
                 left[index] -= size
                 if not left[index]:
-                    logprob = math.fsum(sums.pop(index))
-                    results.put(index, Score(logprob, all_greedy.pop(index), len(requests[index].continuation)))
+                    logprob, tokens = math.fsum(sums.pop(index)), len(request.continuation)
+                    results.put(index, Score(logprob, all_greedy.pop(index), tokens, each.pop(index, ())))
         return results.values
 
     def generate(

@@ -1,6 +1,6 @@
 """The jitted scoring step: log-probabilities of given tokens at given places of a step's rows.
 
-Legend: B rows, S positions, D model, V vocabulary, M asked tokens, C asked tokens at a time.
+Legend: B rows, S positions, D model, V vocabulary, M asked tokens, C asked tokens at a time, A alternatives.
 """
 
 import functools
@@ -16,9 +16,11 @@ from imitation_jax.parallel.sharding import constrain
 
 # Asked tokens whose logits exist at a time.
 CHUNK = 64
+# The most tokens that can be told to be likelier in an asked one's place.
+ALTERNATIVES = 20
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("family", "config", "alternatives", "dtype"), donate_argnames="cache")
 def score_step(
     family: ModuleType,
     config: Any,
@@ -29,8 +31,9 @@ def score_step(
     asked_M: dict[str, jax.Array],
     count: jax.Array,
     *,
+    alternatives: int = 0,
     dtype: Any,
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, jax.Array, jax.Array]:
     """Computes a step of `prefixes.plan`. Logits exist for asked places only, `CHUNK` at a time.
 
     Args:
@@ -41,29 +44,32 @@ def score_step(
       asked_M: int32 "row", "place" and "target": what is the log-probability of `target` after the token at
         (row, place)? M is a multiple of CHUNK; entries from `count` on are padding.
       count: how many are asked.
+      alternatives: how many of the most likely tokens are told.
       dtype: of the computation.
 
     Returns:
-      The cache, (M,) float32 log-probabilities, and whether `target` is the most likely token there; zeros in padding.
+      The cache, (M,) float32 log-probabilities, and whether `target` is the most likely token there; (M, A) int32 most
+      likely tokens, falling, and their float32 log-probabilities. Zeros in padding.
     """
     x_BSD, new = family.hidden_branches(
         config, params, rows["tokens"], rows["positions"], rows["ends"], rows["seen"], cache, dtype=dtype
     )
 
     def body(state):
-        start, logprob_M, greedy_M = state
+        start, *found = state
         asked_C = {name: jax.lax.dynamic_slice_in_dim(ids, start, CHUNK) for name, ids in asked_M.items()}
         x_CD = x_BSD[asked_C["row"], asked_C["place"]]
         logits_CV = family.logits(params, x_CD[:, None])[:, 0]
         logprob_C = log_probability(logits_CV, asked_C["target"])
         greedy_C = most_likely(logits_CV) == asked_C["target"]
-        return (
-            start + CHUNK,
-            jax.lax.dynamic_update_slice_in_dim(logprob_M, logprob_C, start, 0),
-            jax.lax.dynamic_update_slice_in_dim(greedy_M, greedy_C, start, 0),
-        )
+        likely_CA = jax.lax.top_k(logits_CV, alternatives)[1]
+        likely_logprob_CA = jax.vmap(log_probability, (None, 1), 1)(logits_CV, likely_CA)
+        here = (logprob_C, greedy_C, likely_CA, likely_logprob_CA)
+        put = jax.lax.dynamic_update_slice_in_dim
+        return start + CHUNK, *(put(whole, part, start, 0) for whole, part in zip(found, here, strict=True))
 
     size = asked_M["row"].shape[0]
     state = (jnp.int32(0), jnp.zeros(size, jnp.float32), jnp.zeros(size, bool))
-    _, logprob_M, greedy_M = jax.lax.while_loop(lambda state: state[0] < count, body, state)
-    return family.continue_cache(cache, new, at), constrain(logprob_M, P()), constrain(greedy_M, P())
+    state += (jnp.zeros((size, alternatives), jnp.int32), jnp.zeros((size, alternatives), jnp.float32))
+    _, *found = jax.lax.while_loop(lambda state: state[0] < count, body, state)
+    return family.continue_cache(cache, new, at), *(constrain(array, P()) for array in found)

@@ -133,6 +133,30 @@ def test_sequences_longer_than_a_step_and_nested_in_each_other(model, one_device
     assert engine.tokens_forwarded == 128
 
 
+def test_each_token_is_scored_apart_with_the_likeliest_in_its_place(model, one_device):
+    ids = np.random.default_rng(7).integers(0, 300, 128).tolist()
+    requests = [ScoreRequest(ids[:3], ids[3:], 20), ScoreRequest(ids[:1], ids[1:90], 2), ScoreRequest(ids, [5], 0)]
+    requests += [ScoreRequest(ids[:5], ids[5:80])]
+    scores = Engine(model, one_device, batch_size=1).score(requests)
+    assert_equal(scores, [by_hand(model, request) for request in requests])
+    logprobs_SV = np.asarray(all_logprobs(model.config, model.params, np.array(ids, np.int32)))
+    for request, score_ in zip(requests[:3], scores, strict=False):
+        count, start = request.alternatives, len(request.context) - 1
+        wanted_SV = logprobs_SV[start : start + len(request.continuation)]
+        wanted = [row_V[token] for row_V, token in zip(wanted_SV, request.continuation, strict=True)]
+        np.testing.assert_allclose([token.logprob for token in score_.each], wanted, rtol=1e-6, atol=1e-5)
+        likely_SA = np.argsort(-wanted_SV, axis=1)[:, :count]
+        assert [list(token.alternatives) for token in score_.each] == likely_SA.tolist()
+        found = [list(token.alternatives.values()) for token in score_.each]
+        np.testing.assert_allclose(found, np.take_along_axis(wanted_SV, likely_SA, axis=1), rtol=1e-6, atol=1e-5)
+    assert not scores[3].each
+
+
+def test_more_alternatives_than_there_are_told_are_refused(engine):
+    with pytest.raises(ValueError, match="request 1: 21 alternatives, at most 20"):
+        engine.score([ScoreRequest([1], [2], 20), ScoreRequest([1], [2], 21)])
+
+
 def test_empty_continuations_and_contexts(model, engine):
     bos = model.tokenizer.bos_id
     empty, first, written_out = engine.score([ScoreRequest([1], []), ScoreRequest([], [5]), ScoreRequest([bos], [5])])
