@@ -28,6 +28,7 @@ setup(
         "protobuf>=5",
         "requests>=2.31",
         "rouge-score>=0.1.2",
+        "sacrebleu>=2.5",
         "scipy>=1.11",
         "sentencepiece>=0.2,<0.2.3",  # 0.2.3 refuses the protobuf that apache-beam asks for
         "tenacity>=9.0",
