@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["imitation_jax", "imitation_jax.*"]),
-    package_data={"imitation_jax": ["data/demo/*.jsonl", "reporting/*.html"]},
+    package_data={"imitation_jax": ["data/demo/*.jsonl", "reporting/*.html", "serving/*.html"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8",
@@ -42,7 +42,18 @@ setup(
         "demo": ["matplotlib>=3.9"],
         "cuda": ["jax[cuda13]"],
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
+        "serve": ["starlette>=0.45", "uvicorn>=0.34"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
-        "dev": ["hypothesis>=6.100", "import-linter>=2.3", "matplotlib>=3.9", "pytest>=8", "ruff>=0.12"],
+        "dev": [
+            "httpx>=0.27",
+            "hypothesis>=6.100",
+            "import-linter>=2.3",
+            "matplotlib>=3.9",
+            "openai>=1.50",
+            "pytest>=8",
+            "ruff>=0.12",
+            "starlette>=0.45",
+            "uvicorn>=0.34",
+        ],
     },
 )

@@ -36,6 +36,18 @@ def define_string(name: str, default: str | None, text: str, required: bool = Fa
     return flags.DEFINE_string(name, default, text, required=required)
 
 
+def define_integer(name: str, default: int, text: str) -> flags.FlagHolder:
+    """The same for a whole number."""
+    _own_flags.insert(-1, name)
+    return flags.DEFINE_integer(name, default, text)
+
+
+def define_float(name: str, default: float, text: str) -> flags.FlagHolder:
+    """The same for a number."""
+    _own_flags.insert(-1, name)
+    return flags.DEFINE_float(name, default, text)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs `main` as a command: exits with what it returns, and turns any exception into one line and exit 1."""
 

@@ -9,6 +9,7 @@ FLAGS = {
     "evaluate": ("--config", "--model", "--contamination", "--workdir"),
     "prepare": ("--config", "--output"),
     "report": ("--workdir",),
+    "serve": ("--model", "--host", "--port"),
     "toxicity": ("--config", "--output"),
     "train": ("--config", "--workdir"),
 }

@@ -1,0 +1,326 @@
+"""The HTTP side: routes, who may come in, and the way of an answer to a client who may leave at any time."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imitation_jax.inference.engine import Score
+from imitation_jax.serving import parameters
+from imitation_jax.serving.answers import Answer
+from imitation_jax.serving.model import ServedModel
+from imitation_jax.serving.parameters import Asked, BadRequestError
+from imitation_jax.serving.scheduler import FullError, News, Scheduler
+
+PAGE = Path(__file__).with_name("page.html")
+SECONDS_TO_SAY_GOODBYE = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a request may cost: bytes of its JSON, seconds from its first byte to the last of its answer."""
+
+    request_bytes: int
+    seconds: float
+
+
+class RefusedError(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.code, self.param, self.headers = status, code, param, headers
+
+    def response(self) -> JSONResponse:
+        """In OpenAI's shape."""
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, "invalid_request_error")
+        error = {
+            "message": str(self),
+            "type": kind if self.status < 500 else "server_error",
+            "param": self.param,
+            "code": self.code,
+        }
+        return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def make_app(models: Mapping[str, ServedModel], scheduler: Scheduler, limits: Limits, key: str | None) -> ASGIApp:
+    """The ASGI application.
+
+    Args:
+      models: by name.
+      scheduler: of their engines, started.
+      limits: of a request.
+      key: who does not know it gets nothing but the page; None lets in whoever asks this machine by a local name.
+    """
+    html = PAGE.read_text(encoding="utf-8")
+    page_headers = {"Content-Security-Policy": _policy(html), "Referrer-Policy": "no-referrer"}
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(html, headers=page_headers)
+
+    async def list_models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_description(model) for model in models.values()]})
+
+    async def one_model(request: Request) -> Response:
+        return JSONResponse(_description(_find(models, request.path_params["name"])))
+
+    def texts(read: Callable[[dict, ServedModel, int], Asked]) -> Callable:
+        async def endpoint(request: Request) -> ASGIApp:
+            deadline = asyncio.get_running_loop().time() + limits.seconds
+            body = await _json(request, limits, deadline)
+            name = body.get("model")
+            if not isinstance(name, str):
+                raise BadRequestError("model: is missing" if name is None else "model: is no text", "model")
+            # Templates and tokenizers take a while over long texts, and others are waiting.
+            asked = await run_in_threadpool(read, body, _find(models, name), scheduler.queue)
+            return _Sender(asked, scheduler, deadline)
+
+        return endpoint
+
+    routes = [
+        Route("/", page),
+        Route("/v1/models", list_models),
+        Route("/v1/models/{name:path}", one_model),
+        Route("/v1/chat/completions", texts(parameters.chat), methods=["POST"]),
+        Route("/v1/completions", texts(parameters.completion), methods=["POST"]),
+    ]
+    return _Door(Starlette(routes=routes, exception_handlers=_HANDLERS), key)
+
+
+def is_local(host: str) -> bool:
+    """Whether the name or address means this machine, seen from itself."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class _Door:
+    """Turns away who does not know the key or, where there is none, a web page of somebody else in a local browser."""
+
+    def __init__(self, app: ASGIApp, key: str | None):
+        self._app, self._key = app, key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        await (refused.response() if refused else self._app)(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> RefusedError | None:
+        headers = dict(scope["headers"])
+        if self._key is not None:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            right = scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._key.encode())
+            if scope["path"] == "/" or right:
+                return None
+            message = "no API key, or a wrong one: send it as 'Authorization: Bearer KEY'"
+            return RefusedError(401, message, "invalid_api_key", None, {"WWW-Authenticate": "Bearer"})
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if not is_local(re.sub(r":\d*$", "", host)):
+            return RefusedError(403, f"this server is for local use; it is not called {host[:80]!r}", "wrong_host")
+        if origin not in ("", f"http://{host}"):
+            return RefusedError(403, f"not for pages of {origin[:80]!r}", "wrong_origin")
+        return None
+
+
+class _Sender:
+    """Waits for the texts of one request and sends them; whoever leaves, or takes too long, gives back his rows."""
+
+    def __init__(self, asked: Asked, scheduler: Scheduler, deadline: float):
+        self._asked, self._scheduler, self._deadline = asked, scheduler, deadline
+        self._events: asyncio.Queue = asyncio.Queue()
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop, put = asyncio.get_running_loop(), self._events.put_nowait
+
+        def tell(index: int, news: News | Score | Exception) -> None:
+            loop.call_soon_threadsafe(put, (index, news))
+
+        name = self._asked.model.name
+        tickets = self._scheduler.submit(name, self._asked.wishes, tell)
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await (self._stream(send) if self._asked.stream else self._whole(send))
+        except TimeoutError:
+            await self._say(RefusedError(503, "the time for a request is over", "timeout"), send)
+        except ClientDisconnect:
+            pass
+        except RefusedError as error:
+            await self._say(error, send)
+        finally:
+            watcher.cancel()
+            self._scheduler.leave(name, tickets)
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._events.put_nowait((0, ClientDisconnect()))
+
+    async def _news(self) -> AsyncIterator[tuple[int, News | Score]]:
+        """Until every wish is fulfilled.
+
+        Raises:
+          ClientDisconnect: the client has left.
+          RefusedError: the engine refused a wish, or broke.
+        """
+        if not self._asked.wishes:
+            for index in range(len(self._asked.prompts) * self._asked.n):
+                yield index, News("", [], [], "length")
+        left = len(self._asked.wishes)
+        while left:
+            index, news = await self._events.get()
+            if isinstance(news, ClientDisconnect):
+                raise news
+            if isinstance(news, ValueError):
+                raise RefusedError(400, str(news))
+            if isinstance(news, Exception):
+                raise RefusedError(500, "the device failed; the server's log says how", "device_failed")
+            yield index, news
+            left -= isinstance(news, Score) or news.finish_reason is not None
+
+    async def _whole(self, send: Send) -> None:
+        count = len(self._asked.prompts) * self._asked.n
+        news, scores = [News("", [], [], "length")] * count, [None] * len(self._asked.prompts)
+        texts = count if self._asked.max_tokens else 0
+        async for index, one in self._news():
+            if isinstance(one, Score):
+                scores[index - texts] = one
+            else:
+                news[index] = one
+        answer = Answer(self._asked).whole(news, [score for score in scores if score is not None])
+        self._started = True
+        await _respond(JSONResponse(answer), send)
+
+    async def _stream(self, send: Send) -> None:
+        answer = Answer(self._asked)
+        async for index, news in self._news():
+            if not self._started:  # until now an error could still have a status of its own
+                self._started = True
+                headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                for chunk in answer.first():
+                    await self._event(chunk, send)
+            if news.text or news.finish_reason or (news.ids and self._asked.logprobs):
+                await self._event(answer.chunk(index, news), send)
+        if self._asked.usage:
+            await self._event(answer.last(), send)
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    async def _event(self, content: Mapping[str, Any], send: Send) -> None:
+        data = b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _say(self, refused: RefusedError, send: Send) -> None:
+        """The error, as far as the client still listens."""
+        response = refused.response()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS_TO_SAY_GOODBYE):
+                if not self._started:
+                    await _respond(response, send)
+                elif self._asked.stream:
+                    data = b"data: " + response.body + b"\n\n"
+                    await send({"type": "http.response.body", "body": data})
+
+
+async def _respond(response: Response, send: Send) -> None:
+    await response({"type": "http"}, None, send)
+
+
+async def _json(request: Request, limits: Limits, deadline: float) -> dict:
+    """The request's JSON object.
+
+    Raises:
+      RefusedError, BadRequestError: too large, too slow, or none.
+    """
+    size, pieces = 0, []
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for piece in request.stream():
+                size += len(piece)
+                if size <= limits.request_bytes:
+                    pieces.append(piece)
+                elif size > 16 * limits.request_bytes:
+                    break  # most clients listen only after they have sent all, but there is an end to that
+    except TimeoutError:
+        raise RefusedError(408, "the request took too long to arrive", "timeout") from None
+    if size > limits.request_bytes:
+        raise RefusedError(413, f"the request is larger than the limit of {limits.request_bytes:,} bytes", "too_large")
+    try:
+        body = json.loads(b"".join(pieces))
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the request is no JSON: {str(error)[:100]}", None, "bad_json") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("the request is no JSON object", None, "bad_json")
+    return body
+
+
+def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:
+    if name not in models:
+        text = f"the model {name[:80]!r} is not served here; there is {', '.join(models)}"
+        raise RefusedError(404, text, "model_not_found", "model")
+    return models[name]
+
+
+def _description(model: ServedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "imitation_jax"}
+
+
+def _policy(html: str) -> str:
+    """A Content-Security-Policy under which the page runs its own script and style and asks this server alone."""
+
+    def own(tag: str) -> str:
+        found = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]
+        return base64.b64encode(hashlib.sha256(found.encode()).digest()).decode()
+
+    parts = [
+        "default-src 'none'",
+        f"script-src 'sha256-{own('script')}'",
+        f"style-src 'sha256-{own('style')}'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return "; ".join(parts)
+
+
+def _full(request: Request, error: FullError) -> Response:
+    return RefusedError(429, str(error), "queue_full", None, {"Retry-After": str(error.seconds)}).response()
+
+
+_HANDLERS = {
+    RefusedError: lambda request, error: error.response(),
+    BadRequestError: lambda request, error: RefusedError(400, str(error), error.code, error.param).response(),
+    FullError: _full,
+    HTTPException: lambda request, error: RefusedError(
+        error.status_code, error.detail, None, None, error.headers
+    ).response(),
+    ClientDisconnect: lambda request, error: Response(status_code=499),  # nobody reads it
+    Exception: lambda request, error: RefusedError(500, "something went wrong; the server's log says what").response(),
+}
