@@ -121,7 +121,7 @@ class Session:
             ended = self._fill()
             if self._rows["done"].all():
                 return ended
-            return ended + self._decode(most)
+            return ended + (self._check_guesses() or self._decode(most))
 
     def _fill(self) -> list[tuple[Writer, Generation]]:
         """Gives free rows to who waits; returns those that need none."""
@@ -178,14 +178,41 @@ class Session:
         )
         tokens_BC, logprobs_BC = (np.asarray(array) for array in written)
         runner.tokens_forwarded += size * int((tokens_BC != NOTHING).sum(axis=1).max())
-        return self._collect(tokens_BC, logprobs_BC)
+        return self._collect(dict(enumerate(zip(tokens_BC, logprobs_BC, strict=True))))
 
-    def _collect(self, tokens_BC: np.ndarray, logprobs_BC: np.ndarray) -> list[tuple[Writer, Generation | None]]:
+    def _check_guesses(self) -> list[tuple[Writer, Generation | None]]:
+        """One step for the last texts where all repeat what stood before, nothing where they do not."""
+        count = min(generate.GUESSED_ROWS, len(self._active))
+        busy = [row for row, writer in enumerate(self._active) if writer is not None]
+        if self._waiting or len(busy) > count:
+            return []
+        guesses = [self._active[row].guess(generate.GUESS - 1) for row in busy]
+        if any(guess is None for guess in guesses):
+            return []
+        # Rows that idle fill up the number; what they write is never seen.
+        row_R = np.array(busy + [row for row in range(len(self._active)) if row not in busy], np.int32)[:count]
+        rows = {name: of_rows[row_R] for name, of_rows in self._rows.items()}
+        given_RS = np.zeros((count, generate.GUESS), np.int32)
+        given_RS[:, 0] = rows["token"]
+        given_RS[: len(busy), 1:] = guesses
+        runner = self._runner
+        self._cache, *said = generate.check(*runner.model, self._cache, row_R, given_RS, rows, dtype=runner.dtype)
+        runner.tokens_forwarded += given_RS.size
+        said_RS, logprobs_RS = (np.array(array) for array in said)
+        # What was said after the first token that ends a text, or that was guessed wrong, was never asked.
+        ends_RS = self._pauses_BV[row_R[:, None], said_RS] | (np.roll(given_RS, -1, axis=1) != said_RS)
+        ends_RS |= rows["position"][:, None] + np.arange(generate.GUESS) >= rows["last"][:, None]
+        said_RS[np.cumsum(ends_RS, axis=1) - ends_RS > 0] = NOTHING
+        return self._collect(dict(zip(busy, zip(said_RS, logprobs_RS, strict=False), strict=False)))
+
+    def _collect(self, written: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[tuple[Writer, Generation | None]]:
+        """Hands (C,) tokens and their log-probabilities to the texts of their rows."""
         moved = []
-        for row, writer in enumerate(self._active):
+        for row, (tokens_C, logprobs_C) in written.items():
+            writer = self._active[row]
             if writer is None:
                 continue
-            generation = writer.write(tokens_BC[row], logprobs_BC[row])
+            generation = writer.write(tokens_C, logprobs_C)
             if generation is None:
                 self._go_on(row, writer)
             else:

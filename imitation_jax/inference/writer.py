@@ -9,6 +9,8 @@ import numpy as np
 from imitation_jax.inference.generate import NOTHING
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
+LATEST = 4  # tokens by which a text is found to repeat itself
+
 
 @dataclasses.dataclass(frozen=True)
 class GenerateRequest:
@@ -90,6 +92,22 @@ class Writer:
         if stopped or len(self.ids) == self.limit:
             return self._generation(text, len(self.ids), "stop" if stopped else "length")
         return None
+
+    def guess(self, count: int) -> np.ndarray | None:
+        """`count` tokens that may come: those that followed when the latest ones stood here before, or None.
+
+        Prompt lookup decoding (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding); a text that repeats
+        itself goes round.
+        """
+        read = np.array([*self.prompt, *self.ids], np.int32)
+        if len(read) <= LATEST:
+            return None
+        before = np.lib.stride_tricks.sliding_window_view(read[:-1], LATEST)
+        found = np.flatnonzero((before == read[-LATEST:]).all(axis=1))
+        if not len(found):
+            return None
+        start = found[-1] + LATEST
+        return read[start + np.arange(count) % (len(read) - start)]
 
     def stable_text(self) -> str:
         """What can be shown already: whole characters, and nothing that may turn out to begin a stop string."""

@@ -1,7 +1,7 @@
 """Causal attention with grouped-query heads: within segments, after a cache, and in trees that branch off a cache.
 
 Legend: B rows, S queries, T cache slots, H query heads, N key/value heads, G = H / N query heads a key head,
-K head size, Q queries of a block, X blocks of queries, J keys of a block, R = B x N, M = G x Q.
+K head size, Q queries of a block, X blocks of queries, J keys of a block, R = B x N, M = G x Q or S x G.
 """
 
 import jax
@@ -47,38 +47,44 @@ def attention(
 
 
 def next_attention(
-    q_B1HK: jax.Array, k_B1NK: jax.Array, v_B1NK: jax.Array, *, position_B: jax.Array, past: Past, layer: jax.Array
+    q_BSHK: jax.Array, k_BSNK: jax.Array, v_BSNK: jax.Array, *, position_B: jax.Array, past: Past, layer: jax.Array
 ) -> jax.Array:
-    """Softmax attention of one further token a row.
+    """Softmax attention of the next tokens of each row, a few at most.
 
     Args:
-      position_B: int32; a token's slot is its position, so a row sees the slots before that, and itself.
+      position_B: int32, of a row's first token; a token's slot is its position, so a row sees the slots before that,
+        and its own tokens up to each.
       past: a key/value cache, "k" and "v" of (L, B, N, T, K), of which only slots that some row sees are read.
       layer: int32.
 
     Returns:
-      (B, 1, H, K) in the dtype of `q_B1HK`.
+      (B, S, H, K) in the dtype of `q_BSHK`.
     """
-    B, _, H, K = q_B1HK.shape
+    B, S, H, K = q_BSHK.shape
     N, T = past["k"].shape[2:4]
     J = min(KEY_BLOCK, T)
-    q_BNGK = q_B1HK.reshape(B, N, H // N, K) * K**-0.5
+    G = H // N
+    q_BNMK = q_BSHK.reshape(B, S, N, G, K).swapaxes(1, 2).reshape(B, N, S * G, K) * K**-0.5
 
     def look(y, state):
         block = (layer, 0, 0, y * J, 0), (1, B, N, J, K)
         k_BNJK, v_BNJK = (jax.lax.dynamic_slice(past[name], *block)[0] for name in ("k", "v"))
-        logits_BNGJ = jnp.einsum("bngk,bnjk->bngj", q_BNGK, k_BNJK, preferred_element_type=jnp.float32)
+        logits_BNMJ = jnp.einsum("bnmk,bnjk->bnmj", q_BNMK, k_BNJK, preferred_element_type=jnp.float32)
         seen_BJ = y * J + jnp.arange(J) < position_B[:, None]
-        logits_BNGJ = jnp.where(seen_BJ[:, None, None], logits_BNGJ, LEAST)
+        logits_BNMJ = jnp.where(seen_BJ[:, None, None], logits_BNMJ, LEAST)
         return _go_on(
-            state, logits_BNGJ, lambda w: jnp.einsum("bngj,bnjk->bngk", w, v_BNJK, preferred_element_type=jnp.float32)
+            state, logits_BNMJ, lambda w: jnp.einsum("bnmj,bnjk->bnmk", w, v_BNJK, preferred_element_type=jnp.float32)
         )
 
-    own_BNG1 = jnp.einsum("bngk,bnk->bng", q_BNGK, k_B1NK[:, 0], preferred_element_type=jnp.float32)[..., None]
-    out_BNGK = jnp.broadcast_to(v_B1NK[:, 0, :, None].astype(jnp.float32), q_BNGK.shape)
-    state = (own_BNG1, jnp.ones_like(own_BNG1), out_BNGK)
-    _, sum_BNG1, out_BNGK = jax.lax.fori_loop(0, -(-jnp.max(jnp.minimum(position_B, T)) // J), look, state)
-    return (out_BNGK / sum_BNG1).astype(q_B1HK.dtype).reshape(q_B1HK.shape)
+    own_BNMS = jnp.einsum("bnmk,bsnk->bnms", q_BNMK, k_BSNK, preferred_element_type=jnp.float32)
+    own_BNMS = jnp.where(jnp.arange(S) <= jnp.arange(S * G)[:, None] // G, own_BNMS, LEAST)
+    top_BNM1 = jnp.max(own_BNMS, axis=-1, keepdims=True)
+    weights_BNMS = jnp.exp(own_BNMS - top_BNM1)
+    out_BNMK = jnp.einsum("bnms,bsnk->bnmk", weights_BNMS, v_BSNK, preferred_element_type=jnp.float32)
+    state = (top_BNM1, jnp.sum(weights_BNMS, axis=-1, keepdims=True), out_BNMK)
+    _, sum_BNM1, out_BNMK = jax.lax.fori_loop(0, -(-jnp.max(jnp.minimum(position_B, T)) // J), look, state)
+    out_BNSGK = (out_BNMK / sum_BNM1).astype(q_BSHK.dtype).reshape(B, N, S, G, K)
+    return out_BNSGK.swapaxes(1, 2).reshape(B, S, H, K)
 
 
 def _go_on(state, logits, times_values):

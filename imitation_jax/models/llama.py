@@ -268,26 +268,26 @@ def hidden(
 def hidden_cached(
     config: LlamaConfig,
     params: Params,
-    token_B: jax.Array,
+    tokens_BS: jax.Array,
     position_B: jax.Array,
     cache: Cache,
     *,
     dtype: Any = jnp.float32,
 ) -> tuple[jax.Array, Cache]:
-    """Final hidden states (B, 1, D) of one further token a row, and its keys and values.
+    """Final hidden states (B, S, D) of the next tokens of each row, the first at `position_B`, and keys and values.
 
     The cache (a multiple of `attention.KEY_BLOCK` slots, or fewer) is only read: `extend_cache` writes what this
-    returns. A token's slot is its position, and a row sees the slots before its own.
+    returns. A token's slot is its position, and a row sees the slots before its own tokens.
 
     Returns:
-      The hidden states, and "k" and "v" of these tokens, each (L, B, N, 1, K).
+      The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
     """
 
-    def attend(q_B1HK, k_B1NK, v_B1NK, layer):
-        return next_attention(q_B1HK, k_B1NK, v_B1NK, position_B=position_B, past=cache, layer=layer)
+    def attend(q_BSHK, k_BSNK, v_BSNK, layer):
+        return next_attention(q_BSHK, k_BSNK, v_BSNK, position_B=position_B, past=cache, layer=layer)
 
     model = nnx.merge(_graph(config), nnx.State(params))
-    return model(token_B[:, None], position_B[:, None], attend, dtype=dtype)
+    return model(tokens_BS, position_B[:, None] + jnp.arange(tokens_BS.shape[1]), attend, dtype=dtype)
 
 
 def hidden_branches(
@@ -330,19 +330,20 @@ def init_cache(config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.flo
     return {"k": constrain(jnp.zeros(shape, dtype), spec), "v": constrain(jnp.zeros(shape, dtype), spec)}
 
 
-def extend_cache(cache: Cache, new: Cache, position_B: jax.Array) -> Cache:
-    """The cache with what `hidden_cached` returned in each row's slot `position_B`."""
-    rows_B = jnp.arange(position_B.shape[0])
-    # Indices on both sides of a slice put the indexed dimension first: (B, L, N, K).
-    new = {name: jnp.moveaxis(new[name][:, :, :, 0], 1, 0) for name in cache}
-    return {name: cache[name].at[:, rows_B, :, position_B].set(new[name]) for name in cache}
+def extend_cache(cache: Cache, new: Cache, row_R: jax.Array, position_R: jax.Array) -> Cache:
+    """The cache with what `hidden_cached` returned for some rows in the slots of each from `position_R` on.
+
+    What is past the last slot is left out.
+    """
+    slots_RS = position_R[:, None] + jnp.arange(new["k"].shape[3])
+    # Indices on both sides of a slice put the indexed dimensions first: (R, S, L, N, K).
+    new = {name: new[name].transpose(1, 3, 0, 2, 4) for name in cache}
+    return {name: cache[name].at[:, row_R[:, None], :, slots_RS].set(new[name]) for name in cache}
 
 
 def continue_cache(cache: Cache, new: Cache, start: jax.Array) -> Cache:
     """A cache of one row with the first row of what `hidden_branches` returned in the slots from `start` on."""
-    return {
-        name: jax.lax.dynamic_update_slice_in_dim(cache[name], new[name][:, :1], start, axis=3) for name in cache
-    }
+    return {name: jax.lax.dynamic_update_slice_in_dim(cache[name], new[name][:, :1], start, axis=3) for name in cache}
 
 
 def fill_cache(

@@ -3,10 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from imitation_jax.inference import generate
 from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.inference.writer import Writer
 
 NO_STOP = frozenset()
+check = generate.check
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,43 @@ def test_what_does_not_fit_the_slots_is_refused(engine):
     with pytest.raises(ValueError, match="request 1: a prompt of 20 tokens and 45 new ones do not fit 64 tokens"):
         session.add([GenerateRequest([1] * 20, 44), GenerateRequest([1] * 20, 45)])
     assert session.free == 2
+
+
+@pytest.mark.parametrize("right", [0, 1, 4, 15])
+def test_guesses_change_nothing_but_the_number_of_steps(engine, requests, offline, monkeypatch, right):
+    """However much of a guess is right; `limit`, stop ids, stop strings and draws end or go on as without."""
+    asked = [*requests[:4], dataclasses.replace(requests[4], temperature=0.9, top_p=0.9, seed=8)]
+    first = engine.generate(asked)
+    asked[1] = dataclasses.replace(asked[1], stop_ids=frozenset({first[1].ids[11]}))
+    asked[2] = dataclasses.replace(asked[2], stop=(first[2].text[15:18],))
+    monkeypatch.setattr(Writer, "guess", lambda self, count: None)
+    expected = engine.generate(asked)
+    assert [g.finish_reason for g in expected] == ["length", "stop", "stop", "length", "length"]
+
+    def guess(self, count):
+        known = first[[tuple(r.prompt) for r in asked].index(tuple(self.prompt))].ids[len(self.ids) :][:count]
+        return np.array([(i if n < right else i + 1) % 300 for n, i in enumerate([*known, *[0] * count][:count])])
+
+    calls = []
+    monkeypatch.setattr(Writer, "guess", guess)
+    monkeypatch.setattr(generate, "check", lambda *args, **kw: calls.append(0) or check(*args, **kw))
+    written = engine.generate(asked)
+    for here, there in zip(written, expected, strict=True):
+        assert (here.ids, here.text, here.finish_reason) == (there.ids, there.text, there.finish_reason)
+        assert here.logprob == pytest.approx(there.logprob, abs=1e-4)
+    # Five texts take a chunk of 16, then no more than four are left, the longest with 34 tokens to go.
+    assert len(calls) == -(-34 // (right + 1))
+
+
+def test_a_guess_is_what_followed_the_same_tokens(byte_tokenizer):
+    writer = Writer(0, GenerateRequest([1], 99), [7, 1, 2, 3, 4, 5, 6, 9, 1, 2, 3], 99, NO_STOP, byte_tokenizer())
+    assert writer.guess(5) is None
+    writer.ids = [4]
+    assert writer.guess(5).tolist() == [5, 6, 9, 1, 2]
+    writer.ids = [8, 8, 8, 8, 8]
+    assert writer.guess(5).tolist() == [8, 8, 8, 8, 8]
+    writer.ids = [5, 6, 8, 5, 6, 8, 5, 6]
+    assert writer.guess(5).tolist() == [8, 5, 6, 8, 5]
 
 
 def test_stable_text_never_takes_anything_back(model, one_device, requests):

@@ -103,15 +103,16 @@ def test_branches_see_their_ancestors_and_their_part_of_the_past(monkeypatch, on
     np.testing.assert_allclose(got, exact, atol=5e-6, rtol=0)
 
 
-def test_the_next_token_sees_the_slots_before_its_own():
+@pytest.mark.parametrize("S", [1, 5])
+def test_the_next_tokens_see_the_slots_before_them_and_each_other(S):
     L, B, T = 2, 3, 512
-    q, k, v = draw(0, B, 1, H, K), draw(1, B, 1, N, K), draw(2, B, 1, N, K)
+    q, k, v = draw(0, B, S, H, K), draw(1, B, S, N, K), draw(2, B, S, N, K)
     past = {"k": draw(3, L, B, N, T, K), "v": draw(4, L, B, N, T, K)}
     position = np.array([0, 3, 400], np.int32)
     got = jax.jit(module.next_attention)(q, k, v, position_B=position, past=past, layer=jnp.int32(1))
-    for b, h in np.ndindex(B, H):
+    for b, s, h in np.ndindex(B, S, H):
         n = h * N // H
-        keys = np.concatenate([past["k"][1, b, n, : position[b]], k[b, :, n]]).astype(np.float64)
-        values = np.concatenate([past["v"][1, b, n, : position[b]], v[b, :, n]])
-        weights = np.exp(keys @ q[b, 0, h] / np.sqrt(K))
-        np.testing.assert_allclose(got[b, 0, h], weights @ values / weights.sum(), atol=2e-6, rtol=0)
+        keys = np.concatenate([past["k"][1, b, n, : position[b]], k[b, : s + 1, n]]).astype(np.float64)
+        values = np.concatenate([past["v"][1, b, n, : position[b]], v[b, : s + 1, n]])
+        weights = np.exp(keys @ q[b, s, h] / np.sqrt(K))
+        np.testing.assert_allclose(got[b, s, h], weights @ values / weights.sum(), atol=2e-6, rtol=0)
