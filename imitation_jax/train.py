@@ -21,7 +21,8 @@ def main() -> int:
 
     start(cache_dir())
     config = CONFIG.value
-    evaluators = (make_sampler(config),) if config.evaluate.samples and config.data.path else ()
+    named = config.data.path or config.data.mixture
+    evaluators = (make_sampler(config),) if config.evaluate.samples and named else ()
     whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)
     return 0 if whole else command.PREEMPTED
 

@@ -5,14 +5,14 @@ Shapes: B rows of this host's share of a global batch, S = seq_len positions.
 
 import hashlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grain
 import numpy as np
 from absl import flags
 
-from imitation_jax.data import packing as pack
-from imitation_jax.data import tokens
+from imitation_jax.data import budgets, mixture, tokens
+from imitation_jax.data.mixture import Part, Source
 
 PREFETCH = 4  # batches that are ready before they are asked for
 
@@ -27,12 +27,13 @@ class Stream:
     last batch is filled up with rows of padding.
 
     Args:
-      path: what `tokens.load` reads.
+      data: what `tokens.load` reads, or a mixture: name -> Source.
       tokenizer, template: render and tokenise; see `tokens.load`.
       seq_len: (input, target) pairs in a row.
       batch_size: rows in a global batch, all hosts together.
-      seed: decides packing and order, with the epoch.
-      epochs: how often every dialogue is seen.
+      seed: decides what a budget keeps; with the epoch, packing and order.
+      epochs: how often everything is seen; where a mixture's share is less than all of a dataset, an epoch goes on in
+        it where the one before stopped.
       packing: False gives each block a row of its own.
       process_index, process_count: this host gets rows [index * B, (index + 1) * B) of each global batch.
       workers: processes that tokenise and assemble batches; 0 does it on threads. Changes no batch.
@@ -40,16 +41,20 @@ class Stream:
 
     Attributes:
       steps_per_epoch, total_steps: in global batches.
-      stats: dialogues, tokens, loss_tokens, rejected, rows (of an epoch), padding_share (of those rows' positions).
+      stats: dialogues and their tokens, over_budget and over_budget_tokens (what a budget left out), texts (how many
+        rows were plain text) and rejected (how many could not be used); of the first epoch: rows, pairs, loss_tokens,
+        padding_share (of those rows' positions).
+      sources: name -> the same of each dataset, with epochs (how often its dialogues are seen in an epoch), share (of
+        all pairs) and loss_share (of all loss-bearing tokens).
 
     Raises:
-      ValueError: a size that does not fit, or no dialogue left.
-      FileNotFoundError: nothing at `path`.
+      ValueError: a size that does not fit, a mixture that cannot be made, or no dialogue left.
+      FileNotFoundError: nothing at a path.
     """
 
     def __init__(
         self,
-        path: str,
+        data: str | Mapping[str, Source],
         tokenizer,
         template,
         *,
@@ -70,22 +75,35 @@ class Stream:
             raise ValueError(f"seed must not be negative, it is {seed}")
         if batch_size % process_count:
             raise ValueError(f"batch_size {batch_size} does not divide by the {process_count} processes")
-        self._tokens = tokens.load(path, tokenizer, template, cache_dir, workers)
-        self._blocks = pack.blocks(self._tokens.lengths, seq_len)
-        self._starts = self._tokens.offsets[self._blocks.dialogue] + self._blocks.start
-        self._plans: dict[int, pack.Plan] = {}
-        self._seq_len, self._batch_size, self._seed, self._packing = seq_len, batch_size, seed, packing
+        sources = {"data": Source(data)} if isinstance(data, str) else dict(sorted(data.items()))
+        mixture.check(sources)
+        self._parts = []
+        for source in sources.values():
+            found = tokens.load(source.path, tokenizer, template, cache_dir, workers)
+            kept = np.arange(len(found.lengths))
+            if source.token_budget:
+                kept = budgets.subset(found.lengths, source.token_budget, seed)
+            self._parts.append(Part(found, kept, seq_len, seed, packing))
+        self._counts = mixture.row_counts(list(sources.values()), self._parts)
+        self._part, self._number = mixture.interleave(self._counts)
+        self._seq_len, self._batch_size = seq_len, batch_size
         self._local_rows = batch_size // process_count
         self._first_row = process_index * self._local_rows
         self._workers = workers
 
-        row_count = self._plan(0).rows
-        self.steps_per_epoch = -(-row_count // batch_size)
+        self.steps_per_epoch = -(-len(self._part) // batch_size)
         self.total_steps = epochs * self.steps_per_epoch
-        meta = self._tokens.meta
-        self.stats = {name: meta[name] for name in ("dialogues", "tokens", "loss_tokens", "rejected")}
-        self.stats |= {"rows": row_count, "padding_share": 1 - int(self._blocks.size.sum()) / (row_count * seq_len)}
-        identity = [self._tokens.folder.name, seq_len, batch_size, seed, packing]
+        each = [part.stats(rows) for part, rows in zip(self._parts, self._counts, strict=True)]
+        self.stats = {key: sum(stats[key] for stats in each) for key in each[0]}
+        for part, stats in zip(self._parts, each, strict=True):
+            stats["epochs"] = stats["rows"] / part.rows
+            stats["share"] = stats["pairs"] / self.stats["pairs"]
+            stats["loss_share"] = stats["loss_tokens"] / self.stats["loss_tokens"]
+        for stats in (self.stats, *each):
+            stats["padding_share"] = 1 - stats["pairs"] / (stats["rows"] * seq_len)
+        self.sources = dict(zip(sources, each, strict=True))
+        content = [(part.tokens.folder.name, len(part.dialogues)) for part in self._parts]
+        identity = [content, self._counts, seq_len, batch_size, seed, packing]
         self.fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -94,18 +112,19 @@ class Stream:
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """This host's part of global batch `step`."""
         epoch, step = divmod(int(step), self.steps_per_epoch)
-        plan = self._plan(epoch)
         shape = (self._local_rows, self._seq_len)
         batch = {name: np.zeros(shape, np.int32) for name in ("tokens", "targets", "positions", "segment_ids")}
         batch["loss_mask"] = np.zeros(shape, np.float32)
-        first = step * self._batch_size + self._first_row
         counting = np.arange(self._seq_len, dtype=np.int32)
-        ids, mask = self._tokens.ids, self._tokens.mask
-        for row in range(first, min(first + self._local_rows, plan.rows)):
+        first = step * self._batch_size + self._first_row
+        for row, index in enumerate(self._part[first : first + self._local_rows]):
+            part = self._parts[index]
+            ids, mask = part.tokens.ids, part.tokens.mask
             at = 0
-            for segment, block in enumerate(plan.block[plan.offsets[row] : plan.offsets[row + 1]], 1):
-                start, size = self._starts[block], self._blocks.size[block]
-                here = (row - first, slice(at, at + size))
+            blocks = part.blocks(epoch * self._counts[index] + self._number[first + row])
+            for segment, block in enumerate(blocks, 1):
+                start, size = part.starts[block], part.sizes[block]
+                here = (row, slice(at, at + size))
                 batch["tokens"][here] = ids[start : start + size]
                 batch["targets"][here] = ids[start + 1 : start + size + 1]
                 batch["loss_mask"][here] = mask[start + 1 : start + size + 1]
@@ -113,14 +132,6 @@ class Stream:
                 batch["segment_ids"][here] = segment
                 at += size
         return batch
-
-    def _plan(self, epoch: int) -> pack.Plan:
-        plans = self._plans
-        if epoch not in plans:
-            plan = pack.plan(self._tokens.lengths, self._seq_len, self._seed, epoch, self._packing)
-            # Threads read ahead into the next epoch while others finish this one; two are enough.
-            self._plans = plans = {old: plans[old] for old in plans if old == epoch - 1} | {epoch: plan}
-        return plans[epoch]
 
     def iterator(self, start_step: int = 0) -> "Batches":
         """The batches from `start_step` to the end of the run; starts at once wherever it starts."""
@@ -172,11 +183,12 @@ class Batches:
         """Goes on where `get_state` was called, in any process.
 
         Raises:
-          ValueError: the state is of another stream (dialogues, tokenizer, template, seq_len, batch_size, seed).
+          ValueError: the state is of another stream (dialogues, budget, mixture, tokenizer, template,
+            seq_len, batch_size, seed or packing).
         """
         if state["stream"] != self._stream.fingerprint:
             raise ValueError(
-                "the data is not what the checkpoint was trained on (dialogues, tokenizer, chat template, seq_len, "
-                "batch_size, seed or packing changed): restore them, or start a new workdir"
+                "the data is not what the checkpoint was trained on (dialogues, token budget, mixture, tokenizer, chat "
+                "template, seq_len, batch_size, seed or packing changed): restore them, or start a new workdir"
             )
         self._start(state["step"])

@@ -1,5 +1,8 @@
 """The token cache: every dialogue rendered and tokenised once, then read as flat memory-mapped arrays.
 
+A row without `messages` whose `text` is a string is plain text, as for pre-training: it begins as the tokenizer begins
+a text, ends with the EOS token, and every token of it bears loss. Wherever dialogues are counted it counts as one.
+
 A cache folder is named by what decides its content (dialogues, tokenizer, template) and appears whole or not at all:
 it is filled under a temporary name while a lock is held, so neither kill -9 nor a second process can spoil it.
 It holds ids.bin (uint32), mask.bin (uint8, 1 = loss-bearing), offsets.bin (int64, one more than dialogues),
@@ -26,7 +29,7 @@ from imitation_jax.data import builder, dialogues, rows
 from imitation_jax.data.rows import Rejected
 from imitation_jax.progress import progress
 
-FORMAT = 1  # goes up when the same inputs would give other arrays
+FORMAT = 2  # goes up when the same inputs would give other arrays
 DIALOGUES_A_TASK = 32
 
 
@@ -37,7 +40,8 @@ class Tokens:
       ids: (tokens,) uint32, all dialogues one after the other.
       mask: (tokens,) uint8, 1 where the token is loss-bearing.
       offsets: (dialogues + 1,) int64, where each dialogue begins in `ids`.
-      meta: dialogues, tokens, loss_tokens, rejected, and reasons (reason -> count).
+      meta: dialogues, texts (those of them that are plain text), tokens, loss_tokens, rejected, and reasons (reason ->
+        count).
 
     Raises:
       ValueError: the files do not fit each other.
@@ -68,9 +72,10 @@ def load(path: str, tokenizer, template, cache_dir: str, workers: int = 0) -> To
     """The tokens of the dialogues at `path`, from the cache or made now.
 
     Args:
-      path: a dialogue file (.jsonl, .json, gzipped or not), a folder that `prepare` wrote, or a tfds dataset folder;
-        local or in a bucket.
-      tokenizer, template: give `fingerprint`; `template.tokenize(messages)` gives (ids, mask).
+      path: a file of dialogues or texts (.jsonl, .json, gzipped or not), a folder that `prepare` wrote, or a tfds
+        dataset folder; local or in a bucket.
+      tokenizer, template: give `fingerprint`; `template.tokenize(messages)` gives (ids, mask) of a dialogue,
+        `tokenizer.encode` and `eos_id` the ids of a text.
       cache_dir: local folder that holds one folder for each combination of dialogues, tokenizer and template.
       workers: processes that tokenise; 0 does it here.
 
@@ -90,7 +95,7 @@ def load(path: str, tokenizer, template, cache_dir: str, workers: int = 0) -> To
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
                 try:
-                    _fill(part, source, template, workers)
+                    _fill(part, source, tokenizer, template, workers)
                     os.replace(part, folder)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
@@ -146,10 +151,11 @@ def _content(source: epath.Path) -> str:
     return digest.hexdigest()
 
 
-def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
-    offset, offsets, loss_tokens = 0, [0], 0
+def _fill(folder: Path, source: epath.Path, tokenizer, template, workers: int) -> None:
+    offset, offsets, loss_tokens, texts = 0, [0], 0, 0
     reasons = collections.Counter()
-    done = _tokenised(progress(_read(source, folder), desc="tokenising", unit="dialogue"), template, workers)
+    read = progress(map(_or_text, _read(source, folder)), desc="tokenising", unit="dialogue")
+    done = _tokenised(read, tokenizer, template, workers)
     with (
         open(folder / "ids.bin", "wb") as ids_file,
         open(folder / "mask.bin", "wb") as mask_file,
@@ -160,29 +166,39 @@ def _fill(folder: Path, source: epath.Path, template, workers: int) -> None:
                 reasons[item.reason] += 1
                 rejected_file.write(item.line())
                 continue
-            ids, mask = item
+            ids, mask, is_text = item
+            texts += is_text
             ids_file.write(ids.tobytes())
             mask_file.write(mask.tobytes())
             offset += len(ids)
             offsets.append(offset)
             loss_tokens += int(mask[1:].sum())
     np.array(offsets, np.int64).tofile(folder / "offsets.bin")
-    meta = {"dialogues": len(offsets) - 1, "tokens": offset, "loss_tokens": loss_tokens}
+    meta = {"dialogues": len(offsets) - 1, "texts": texts, "tokens": offset, "loss_tokens": loss_tokens}
     meta |= {"rejected": reasons.total(), "reasons": dict(reasons.most_common())}
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
 
 
-def _tokenised(read: Iterable, template, workers: int) -> Iterator:
-    """(ids uint32, mask uint8) or Rejected for each item of `read`, in order."""
+def _or_text(item: tuple[str, dict | Rejected]) -> tuple[str, dict | Rejected]:
+    """Takes back what was set aside as a dialogue without messages if it is plain text."""
+    where, row = item
+    if isinstance(row, Rejected) and isinstance(row.row, dict) and "messages" not in row.row:
+        if isinstance(row.row.get("text"), str):
+            return where, row.row
+    return item
+
+
+def _tokenised(read: Iterable, tokenizer, template, workers: int) -> Iterator:
+    """(ids uint32, mask uint8, whether it is plain text) or Rejected for each item of `read`, in order."""
     tasks = iter(lambda: list(itertools.islice(read, DIALOGUES_A_TASK)), [])
     if not workers:
         for task in tasks:
-            yield from _tokenise(task, template)
+            yield from _tokenise(task, tokenizer, template)
         return
     # Few tasks wait at a time: a pool's own map would first read the whole dataset into memory.
     waiting = collections.deque()
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (template,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (tokenizer, template)) as pool:
         for task in tasks:
             waiting.append(pool.submit(_tokenise, task))
             if len(waiting) > 3 * workers:
@@ -191,25 +207,36 @@ def _tokenised(read: Iterable, template, workers: int) -> Iterator:
             yield from waiting.popleft().result()
 
 
-def _start_worker(template) -> None:
-    global _template
-    _template = template
+def _start_worker(*given) -> None:
+    global _given
+    _given = given
 
 
-def _tokenise(task: list, template=None) -> list:
-    template = template or _template
-    return [row if isinstance(row, Rejected) else _one(where, row, template) for where, row in task]
+def _tokenise(task: list, *given) -> list:
+    tokenizer, template = given or _given
+    return [row if isinstance(row, Rejected) else _one(where, row, tokenizer, template) for where, row in task]
 
 
-def _one(where: str, dialogue: dict, template) -> tuple[np.ndarray, np.ndarray] | Rejected:
+def _one(where: str, row: dict, tokenizer, template) -> tuple[np.ndarray, np.ndarray, bool] | Rejected:
+    is_text = "messages" not in row
     try:
-        ids, mask = template.tokenize(dialogue["messages"])
+        ids, mask = _text_ids(row["text"], tokenizer) if is_text else template.tokenize(row["messages"])
     except Exception as error:  # noqa: BLE001 a template is a program that the user wrote: it may raise anything
-        reason = f"the chat template fails: {(str(error) or type(error).__name__).splitlines()[0]}"
-        return Rejected(where, dialogue.get("id"), reason, dialogue)
+        what = "the tokenizer" if is_text else "the chat template"
+        reason = f"{what} fails: {(str(error) or type(error).__name__).splitlines()[0]}"
+        return Rejected(where, row.get("id"), reason, row)
     if not any(mask[1:]):
-        return Rejected(where, dialogue.get("id"), "no loss-bearing token", dialogue)
-    return np.array(ids, np.uint32), np.array(mask, np.uint8)
+        return Rejected(where, row.get("id"), "no loss-bearing token", row)
+    return np.array(ids, np.uint32), np.array(mask, np.uint8), is_text
+
+
+def _text_ids(text: str, tokenizer) -> tuple[list[int], list[int]]:
+    if not text.strip():
+        return [], []
+    ids = tokenizer.encode(text, add_special_tokens=True)
+    if tokenizer.eos_id is not None and ids[-1:] != [tokenizer.eos_id]:
+        ids.append(tokenizer.eos_id)
+    return ids, [1] * len(ids)
 
 
 def _nothing_left(path: str, meta: dict, folder: Path) -> str:

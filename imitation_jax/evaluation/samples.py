@@ -1,5 +1,6 @@
 """A few answers during training, for the eye: what the model says now to the first user turns of its data."""
 
+import itertools
 from collections.abc import Callable
 
 from absl import logging
@@ -10,22 +11,25 @@ from imitation_jax.data.rows import Rejected
 from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.models.load import LoadedModel
 
+LOOK_AT = 1000  # rows of a dataset: one of plain text holds no dialogue
+
 
 def make_sampler(config: ConfigDict) -> Callable:
     """An evaluator for the training loop that answers `config.evaluate.samples` prompts greedily.
 
-    The prompts are the first user turns of the validation dialogues, else of the training dialogues; those that leave
-    no room for an answer, or on which the template fails, are left out. Answers go to the log and to TensorBoard's
-    text page.
+    The prompts are the first user turns of the validation dialogues, else of the training dialogues (of a mixture, of
+    the first dataset with dialogues); those that leave no room for an answer, or on which the template fails, are left
+    out. Answers go to the log and to TensorBoard's text page.
     """
+    given = config.data.validation or config.data.path
+    paths = [given] if given else [source.path for source in config.data.mixture.values() if source.path]
+    rows = (row for path in paths for _, row in itertools.islice(tokens.read(path), LOOK_AT))
+    dialogues = (row for row in rows if not isinstance(row, Rejected))
     conversations = []
-    for _, dialogue in tokens.read(config.data.validation or config.data.path):
-        if len(conversations) == config.evaluate.samples:
-            break
-        if not isinstance(dialogue, Rejected):
-            turns = dialogue["messages"]
-            first = next(index for index, turn in enumerate(turns) if turn["role"] == "user")
-            conversations.append(turns[: first + 1])
+    for dialogue in itertools.islice(dialogues, config.evaluate.samples):
+        turns = dialogue["messages"]
+        first = next(index for index, turn in enumerate(turns) if turn["role"] == "user")
+        conversations.append(turns[: first + 1])
     questions: list[str] = []
     requests: list[GenerateRequest] = []
 

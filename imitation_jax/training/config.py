@@ -8,6 +8,8 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from imitation_jax.data import mixture
+from imitation_jax.data.mixture import Source
 from imitation_jax.models.llama import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
@@ -34,7 +36,9 @@ def get_config() -> ConfigDict:
     config.model.template = "model"  # chat template: model (its own), lineage (USER:/GPT:) or a .jinja file
 
     config.data = ConfigDict()
-    config.data.path = ""  # dialogues .jsonl, or a folder that `prepare` made
+    config.data.path = ""  # dialogues .jsonl, or a folder that `prepare` made; rows {"text"} are plain text, all loss
+    config.data.token_budget = 0  # tokens of path to keep, chosen by seed, more hold all that fewer do; 0 is all
+    config.data.mixture = ConfigDict()  # instead of path: name -> source(...) for each of several datasets
     config.data.validation = ""  # the same, for the validation loss; "" for none
     config.data.seq_len = 2048  # positions a row
     config.data.packing = True  # several dialogues a row, attention and positions apart
@@ -43,7 +47,7 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 32  # rows of the global batch
     config.accumulation = 1  # microbatches a step; the same loss whatever it is
-    config.epochs = 1
+    config.epochs = 1  # how often every dialogue is seen
     config.steps = 0  # stop here; 0 is the end of the epochs
 
     config.optimizer = ConfigDict()
@@ -75,6 +79,41 @@ def get_config() -> ConfigDict:
     return config
 
 
+def source(path: str = "", epochs: int = 1, share: float = 0.0, token_budget: int = 0) -> ConfigDict:
+    """One dataset of a mixture, for `config.data.mixture.NAME`.
+
+    Without a share each of its dialogues is seen `epochs` times in each of the run's epochs. With one it makes up that
+    share of all tokens, few or many as it has: `source("chat.jsonl")` beside `source("web.jsonl", share=0.1)` is every
+    dialogue once and 10% web text, the next epoch going on in the web text where the first one stopped. At least one
+    dataset has no share: it decides how long the run is. `token_budget` first keeps so many of the dataset's tokens,
+    as `config.data.token_budget` does. What exactly holds: `data/mixture.py`.
+    """
+    return ConfigDict({"path": path, "epochs": epochs, "share": share, "token_budget": token_budget})
+
+
+def sources(config: ConfigDict) -> dict[str, Source]:
+    """The datasets that are trained on, as `Stream` takes them.
+
+    Raises:
+      ValueError: none or two of path and mixture, or a mixture that cannot be made; names the key.
+    """
+    if not config.data.mixture:
+        if not config.data.path:
+            raise ValueError("data.path is empty; give --config.data.path=DIR_OR_JSONL")
+        return {"path": Source(config.data.path, token_budget=config.data.token_budget)}
+    if config.data.path:
+        raise ValueError(f"data.path={config.data.path} and data.mixture are both given; choose one")
+    if config.data.token_budget:
+        raise ValueError("data.token_budget is for data.path; give each dataset of data.mixture its own")
+    named = {f"data.mixture.{name}": keys.to_dict() for name, keys in config.data.mixture.items()}
+    for name, keys in named.items():
+        if unknown := keys.keys() - source().keys():
+            raise ValueError(f"{name} has no key {min(unknown)!r}, only {', '.join(source())}")
+    found = {name: Source(**keys) for name, keys in named.items()}
+    mixture.check(found)
+    return found
+
+
 def paper(config: ConfigDict) -> ConfigDict:
     """Sets the training of "The False Promise of Imitating Proprietary LLMs" (arXiv 2305.15717, section 3)."""
     config.model.template = "lineage"
@@ -94,12 +133,11 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     Raises:
       ValueError: naming the key, its value and what would fit.
     """
-    if not config.data.path:
-        raise ValueError("data.path is empty; give --config.data.path=DIR_OR_JSONL")
+    sources(config)
     at_least_1 = ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every", "max_skipped")
     at_least_1 += ("data.seq_len", "checkpoint.every", "checkpoint.keep")
     at_least_0 = ("seed", "steps", "data.workers", "optimizer.warmup_steps", "optimizer.warmup_fraction")
-    at_least_0 += ("evaluate.every", "evaluate.samples", "optimizer.weight_decay")
+    at_least_0 += ("data.token_budget", "evaluate.every", "evaluate.samples", "optimizer.weight_decay")
     at_least_1 += ("evaluate.max_new_tokens",)
     values = dict(_flat(config.to_dict()))
     for key in at_least_1 + at_least_0:

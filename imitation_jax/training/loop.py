@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from etils import epath
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
+from imitation_jax.data.mixture import Source
 from imitation_jax.data.stream import Stream
 from imitation_jax.models import load
 from imitation_jax.models.load import LoadedModel
@@ -20,7 +21,7 @@ from imitation_jax.parallel.sharding import BATCH
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.progress import progress
 from imitation_jax.training.checkpoints import Checkpoints, abstract_state
-from imitation_jax.training.config import check, claim, compare
+from imitation_jax.training.config import check, claim, compare, sources
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 from imitation_jax.training.initial import new_model, random_params, saved_model
 from imitation_jax.training.metrics import MetricsWriter
@@ -64,9 +65,9 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     model = new_model(config, mesh) if resume_step is None else saved_model(workdir, resume_step)
     dtype = compute_dtype(config.dtype)
 
-    def open_stream(path: str, epochs: int, seed: int) -> Stream:
+    def open_stream(data: str | Mapping[str, Source], epochs: int, seed: int) -> Stream:
         return Stream(
-            path,
+            data,
             model.tokenizer,
             model.template,
             seq_len=config.data.seq_len,
@@ -80,11 +81,14 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             cache_dir=config.data.cache_dir or cache_dir,
         )
 
-    stream = open_stream(config.data.path, config.epochs, config.seed)
+    stream = open_stream(sources(config), config.epochs, config.seed)
     total_steps = min(config.steps or stream.total_steps, stream.total_steps)
-    facts = ", ".join(f"{key} {value:,.4g}" for key, value in stream.stats.items())
+    if config.data.mixture:
+        for name, stats in stream.sources.items():
+            logging.info("%s: %s", name, _numbers(stats))
     rows = f"{config.batch_size} x {config.data.seq_len}"
-    logging.info("data: %s; %d steps of %s, %d an epoch", facts, total_steps, rows, stream.steps_per_epoch)
+    steps = f"{total_steps} steps of {rows}, {stream.steps_per_epoch} an epoch"
+    logging.info("data: %s; %s", _numbers(stream.stats), steps)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Optimiser, state, step
@@ -198,6 +202,10 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     loss = f", loss {last_metrics['loss']:.4f}" if last_metrics else ", nothing was left to do"
     logging.info("done: %d steps%s; orbax:%s", total_steps, loss, workdir)
     return True
+
+
+def _numbers(stats: dict[str, float]) -> str:
+    return ", ".join(f"{key} {value:,.4g}" for key, value in stats.items())
 
 
 def _facts(metrics: dict[str, float]) -> str:
