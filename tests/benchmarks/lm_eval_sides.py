@@ -101,7 +101,7 @@ def run_ours(ask: dict) -> None:
     done = {
         "seconds": seconds,
         "answers": answers,
-        "forwarded": getattr(lm.engine, "tokens_forwarded", None),
+        "forwarded": lm.engine.tokens_forwarded,
         "minimum": distinct_prefixes(fed),
         "fed": sum(map(len, fed)),
         "counting": time.perf_counter() - start,
@@ -181,20 +181,30 @@ def reference(python: str, gguf: Path, scratch: Path) -> Iterator[Callable[[dict
 
 def ours(ask: dict, scratch: Path, python: str = sys.executable) -> dict:
     """What a fresh process with an empty cache answers; "wall" is all of its time but that of counting tokens."""
+    wall, output = cold([python, __file__, "--ours", json.dumps(ask)], scratch)
+    line = next(line for line in output.splitlines() if line.startswith("DONE"))
+    found = json.loads(line.removeprefix("DONE"))
+    return {"wall": wall - found["counting"], **found}
+
+
+def cold(command: list[str], scratch: Path) -> tuple[float, str]:
+    """The seconds of a process with an empty cache folder, and its standard output."""
     with tempfile.TemporaryDirectory(dir=scratch) as cache:
         env = os.environ | OFFLINE | {"HF_HOME": str(scratch / "hf"), "IMITATION_CACHE": cache, "JAX_PLATFORMS": "cpu"}
         for name in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
             env.pop(name, None)
         start = time.perf_counter()
-        command = [python, __file__, "--ours", json.dumps(ask)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=True, cwd=ROOT)
-        wall = time.perf_counter() - start
-    line = next(line for line in done.stdout.splitlines() if line.startswith("DONE"))
-    found = json.loads(line.removeprefix("DONE"))
-    return {"wall": wall - found["counting"], **found}
+        return time.perf_counter() - start, done.stdout
 
 
-def compare(args: argparse.Namespace, tasks: dict[str, dict], rows: dict[str, int], same_rows: bool = False) -> dict:
+def compare(
+    args: argparse.Namespace,
+    tasks: dict[str, dict],
+    rows: dict[str, int],
+    same_rows: bool = False,
+    run: Callable[[dict, Path], dict] = ours,
+) -> dict:
     """Runs the rounds and prints the speeds.
 
     Args:
@@ -202,6 +212,7 @@ def compare(args: argparse.Namespace, tasks: dict[str, dict], rows: dict[str, in
       tasks: name -> what lm-eval's task file says.
       rows: how many rows each task has.
       same_rows: the reference answers all that ours answers, as it must where prompts depend on what came before.
+      run: our side: what is asked and a scratch folder -> what `ours` returns.
 
     Returns:
       {"reference": answers, "ours": answers, "wall", "seconds", "forwarded", "minimum", "fed", "questions"}.
@@ -230,7 +241,7 @@ def compare(args: argparse.Namespace, tasks: dict[str, dict], rows: dict[str, in
                     needed += done["seconds"] / (last - first) * count
                     collected[task] |= done["answers"][task]
                 rates.append(total / needed)
-                runs.append(ours({**base, "rows": {task: (0, count) for task, count in all_rows.items()}}, scratch))
+                runs.append(run({**base, "rows": {task: (0, count) for task, count in all_rows.items()}}, scratch))
                 print(f"round {number + 1}: reference {rates[-1]:.3f} questions/s, ours {total / runs[-1]['wall']:.3f}")
     wall, seconds = (statistics.median(run[key] for run in runs) for key in ("wall", "seconds"))
     rate = statistics.median(rates)
@@ -240,8 +251,8 @@ def compare(args: argparse.Namespace, tasks: dict[str, dict], rows: dict[str, in
     print(f"| ours, process start to end, cold cache | {total / wall:.3f} | {total / wall / rate:.2f} |")
     print(f"| ours, answering alone, cold cache | {total / seconds:.3f} | {total / seconds / rate:.2f} |")
     last = runs[-1]
-    print(f"\ntokens that the requests hold: {last['fed']:,}; in distinct prefixes: {last['minimum']:,}")
-    if last["forwarded"] is not None:
+    if "fed" in last:
+        print(f"\ntokens that the requests hold: {last['fed']:,}; in distinct prefixes: {last['minimum']:,}")
         times = last["forwarded"] / last["minimum"]
         print(f"tokens forwarded, padding included: {last['forwarded']:,}, {times:.3f} times the distinct ones")
     for run in runs[1:]:
