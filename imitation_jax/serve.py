@@ -3,8 +3,8 @@
     python -m imitation_jax.serve --model=SPEC[,SPEC] --port=8000
 
 Open http://127.0.0.1:8000/ in a browser, or give http://127.0.0.1:8000/v1 to any OpenAI client as its base URL:
-/v1/models, /v1/chat/completions and /v1/completions are there, with stream, n, stop, seed, logprobs and echo. A model is
-called by the last part of its path. Many requests are written side by side; further ones wait, and beyond the queue
+/v1/models, /v1/chat/completions and /v1/completions are there, with stream, n, stop, seed, logprobs and echo. A model
+is called by the last part of its path. Many requests are written side by side; further ones wait, and beyond the queue
 the answer is 429.
 
 The environment variable IMITATION_API_KEY is the key that clients must send. Without it only this machine is served.

@@ -1,4 +1,4 @@
-"""The one thread that owns the device: texts of all clients are written side by side, a few tokens of each at a time."""
+"""The one thread that owns the device: all clients' texts are written side by side, a few tokens of each at a time."""
 
 import collections
 import dataclasses
