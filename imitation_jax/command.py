@@ -36,6 +36,12 @@ def define_string(name: str, default: str | None, text: str, required: bool = Fa
     return flags.DEFINE_string(name, default, text, required=required)
 
 
+def define_boolean(name: str, text: str) -> flags.FlagHolder:
+    """A switch that --help lists; off unless given."""
+    _own_flags.insert(-1, name)
+    return flags.DEFINE_boolean(name, False, text)
+
+
 def define_integer(name: str, default: int, text: str) -> flags.FlagHolder:
     """The same for a whole number."""
     _own_flags.insert(-1, name)

@@ -43,16 +43,22 @@ def progress(
 @contextlib.contextmanager
 def ticks(
     *, total: int | None = None, initial: int = 0, desc: str = "", unit: str = "item", lines: bool = True
-) -> Iterator[Callable[[], object]]:
-    """`progress` for work that calls back: gives a function to call after each item."""
+) -> Iterator[Callable[..., object]]:
+    """`progress` for work that calls back: gives a function to call after each item, with a note to show if any."""
     if sys.stderr.isatty():
         with tqdm(total=total, initial=initial, desc=desc, unit=unit, dynamic_ncols=True) as bar:
-            yield bar.update
+
+            def update(note: str = "") -> None:
+                if note:
+                    bar.set_postfix_str(note, refresh=False)
+                bar.update()
+
+            yield update
         return
     start = last = time.monotonic()
     done = initial
 
-    def tick() -> None:
+    def tick(note: str = "") -> None:
         nonlocal done, last
         done += 1
         now = time.monotonic()
@@ -60,7 +66,8 @@ def ticks(
             last = now
             rate = (done - initial) / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total else ""
-            logging.info("%s: %d%s %ss, %.3g/s%s", desc, done, f"/{total}" if total else "", unit, rate, left)
+            of, note = f"/{total}" if total else "", f", {note}" if note else ""
+            logging.info("%s: %d%s %ss, %.3g/s%s%s", desc, done, of, unit, rate, left, note)
 
     yield tick
     if lines and time.monotonic() - start >= SECONDS_BETWEEN_LINES:

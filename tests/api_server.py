@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Server:
     """Answers each request with the next of `replies`, and the last one for ever.
 
-    A reply is (status, body, headers, seconds to wait first), or a function from the request's JSON to that. `asked`
-    lists the requests: their JSON, "key" (the API key's header) and "at" (seconds).
+    A reply is (status, body, headers, seconds to wait first), or a function from the request's JSON to that; a body
+    that is a function is called with the handler and writes what it likes. `asked` lists the requests: their JSON,
+    "key" (the API key's header), "authorization" and "at" (seconds).
     """
 
     def __init__(self):
@@ -22,12 +23,17 @@ class Server:
                 body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
                 with lock:
                     asked = {**body, "key": handler.headers["X-Goog-Api-Key"], "at": time.monotonic()}
+                    asked["authorization"] = handler.headers["Authorization"]
                     self.asked.append(asked)
                     reply = self.replies[min(len(self.asked), len(self.replies)) - 1]
                 status, content, headers, seconds = reply(body) if callable(reply) else reply
                 time.sleep(seconds)
-                content = content if isinstance(content, bytes) else json.dumps(content).encode()
                 try:
+                    if callable(content):
+                        handler.close_connection = True
+                        content(handler)
+                        return
+                    content = content if isinstance(content, bytes) else json.dumps(content).encode()
                     handler.send_response_only(status)  # no Date of its own
                     for name, value in headers.items():
                         handler.send_header(name, value)
@@ -40,7 +46,10 @@ class Server:
             def log_message(handler, *args):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listener(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self._server = Listener(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

@@ -21,20 +21,9 @@ class Cache:
           ValueError: something else than a cache is there.
           OSError: it cannot be written there.
         """
-        path = Path(path).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        try:
-            # Its own transaction for every answer.
-            self._file = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            # Nothing to wait for the disk for: what the kernel has, a killed process does not take back.
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = NORMAL")
-            self._file.execute("CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT NOT NULL)")
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{path}: cannot be opened as a cache of answers ({error})") from None
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path}: not a cache of answers ({error}); name another file") from None
+        create = "CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT NOT NULL)"
+        self._file = open_database(path, create)
 
     def get(self, question: Any) -> Any:
         """The answer, None where there is none yet."""
@@ -54,3 +43,31 @@ class Cache:
 
 def _key(question: Any) -> str:
     return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+
+
+def open_database(path: str | Path, create: str) -> sqlite3.Connection:
+    """The SQLite file, made where there is none, in which every statement outlives a kill -9 once it has returned.
+
+    Args:
+      path: a file, or ":memory:".
+      create: the statement that makes its table where there is none.
+
+    Raises:
+      ValueError: something else is there.
+      OSError: it cannot be written there.
+    """
+    if path != ":memory:":
+        path = Path(path).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Its own transaction for every statement.
+        file = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        # Nothing to wait for the disk for: what the kernel has, a killed process does not take back.
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("PRAGMA synchronous = NORMAL")
+        file.execute(create)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"{path}: cannot be opened as a cache of answers ({error})") from None
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: not a cache of answers ({error}); name another file") from None
+    return file

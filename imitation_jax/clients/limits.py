@@ -1,50 +1,215 @@
-"""How often an API may be asked, and how often at all. Both are safe among threads."""
+"""How often an API may be asked, and how much may be spent on it in all. Both are safe among threads."""
 
+import math
 import threading
 import time
+from pathlib import Path
+from typing import NamedTuple
+
+from imitation_jax.clients.cache import open_database
+
+
+class StoppedError(Exception):
+    """Not asked any more: the work was stopped."""
 
 
 class RateLimit:
-    """Lets calls through evenly, `per_second` of them; the first at once."""
+    """Lets calls through one after the other and evenly; the first at once.
 
-    def __init__(self, per_second: float):
+    Time without calls is not made up for, so no window of time sees more than its share and one call.
+    """
+
+    def __init__(self, per_second: float = math.inf, tokens_per_second: float = math.inf):
         """Raises:
         ValueError: not more than 0.
         """
-        if not per_second > 0:
-            raise ValueError(f"{per_second} requests a second: must be more than 0")
-        self._gap = 1 / per_second
-        self._next = time.monotonic()
-        self._lock = threading.Lock()
+        for rate, unit in ((per_second, "requests"), (tokens_per_second, "tokens")):
+            if not rate > 0:
+                raise ValueError(f"{rate} {unit} a second: must be more than 0")
+        self._per_second, self._tokens_per_second = per_second, tokens_per_second
+        self._next_request = self._next_token = time.monotonic()
+        self._lock, self._turnstile = threading.Lock(), threading.Lock()
+        self._stop = threading.Event()
 
-    def wait(self) -> None:
-        """Returns when it is this call's turn."""
+    def wait(self, tokens: int = 0) -> None:
+        """Returns when it is the turn of a call of so many tokens.
+
+        Raises:
+          StoppedError: see `stop`.
+        """
+        # One sleeps and the others queue behind it: after a pause they do not all come at once.
+        with self._turnstile:
+            came = time.monotonic()
+            while (left := max(self._next_request, self._next_token) - time.monotonic()) > 0:
+                self.sleep(left)
+            with self._lock:
+                self._next_request = max(self._next_request, came) + 1 / self._per_second
+                self._next_token = max(self._next_token, came) + tokens / self._tokens_per_second
+        self.sleep(0)
+
+    def pause(self, seconds: float) -> None:
+        """Nobody's turn comes before so many seconds have passed."""
         with self._lock:
-            turn = max(self._next, time.monotonic())
-            self._next = turn + self._gap
-        time.sleep(max(0.0, turn - time.monotonic()))
+            self._next_request = max(self._next_request, time.monotonic() + seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """As time.sleep.
+
+        Raises:
+          StoppedError: see `stop`.
+        """
+        if self._stop.wait(seconds):
+            raise StoppedError("stopped")
+
+    def stop(self) -> None:
+        """From now on all who wait, or come, raise StoppedError."""
+        self._stop.set()
 
 
 class BudgetSpentError(ValueError):
-    """As many requests were sent as were allowed."""
+    """As much was spent as was allowed."""
+
+
+class Tokens(NamedTuple):
+    """What a request is billed by."""
+
+    prompt: int = 0
+    completion: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.prompt + other.prompt, self.completion + other.completion)
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.prompt + self.completion
+
+
+class Charge:
+    """One try: at its worst case until it is known. Left as a context without a word, it stays at its worst case."""
+
+    def __init__(self, budget: "Budget", number: int, worst: Tokens):
+        self._budget, self._number, self.worst = budget, number, worst
+
+    def settle(self, tokens: Tokens) -> None:
+        """It cost this."""
+        self._budget._close(self._number, tokens, known=True)
+
+    def cancel(self) -> None:
+        """It cost nothing."""
+        self.settle(Tokens())
+
+    def __enter__(self) -> "Charge":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._budget._close(self._number, self.worst, known=False)
 
 
 class Budget:
-    """Counts the requests sent, tries that failed too; `most` of them are allowed, 0 for any number."""
+    """Requests sent (tries that failed too), tokens and dollars, never more than allowed; 0 allows any number.
 
-    def __init__(self, most: int = 0):
-        self.most, self.spent = most, 0
-        self._lock = threading.Lock()
+    A try is counted at the most it can cost before it is sent, and at what it did cost as soon as that is known. What
+    no answer told the cost of stays at its worst case: it is `uncertain`, the rest is `known`. With a `ledger` tokens
+    and dollars are those of all starts together, and tries under way at a kill -9 are uncertain from then on.
 
-    def spend(self) -> None:
-        """Takes one request.
+    Attributes:
+      spent: requests of this start.
+      known, uncertain: tokens.
+      unknown: how many tries the uncertain tokens are of.
+    """
+
+    def __init__(
+        self,
+        most: int = 0,
+        *,
+        tokens: int = 0,
+        dollars: float = 0.0,
+        prices: tuple[float, float] = (0.0, 0.0),
+        ledger: str | Path = ":memory:",
+    ):
+        """Args:
+          most: requests.
+          prices: dollars a million tokens, of prompts and of completions.
+          ledger: file of what was spent, made where there is none.
 
         Raises:
-          BudgetSpentError: none is left.
+          ValueError: no ledger is in that file, or dollars are limited and nothing has a price.
         """
-        with self._lock:
+        if dollars and not any(prices):
+            raise ValueError("a budget in dollars needs the prices of tokens")
+        self.most, self.tokens, self.dollars, self.prices = most, tokens, dollars, prices
+        self.spent, self.unknown = 0, 0
+        self.known = self.uncertain = Tokens()
+        self._open: dict[int, Tokens] = {}
+        self._changed = threading.Condition()
+        self._ledger = open_database(
+            ledger,
+            "CREATE TABLE IF NOT EXISTS tries "
+            "(number INTEGER PRIMARY KEY, prompt INTEGER, completion INTEGER, known INTEGER)",
+        )
+        sums = "SELECT known, COUNT(*), SUM(prompt), SUM(completion) FROM tries GROUP BY known"
+        for known, count, *billed in self._ledger.execute(sums):
+            if known:
+                self.known = Tokens(*billed)
+            else:
+                self.uncertain, self.unknown = Tokens(*billed), count
+
+    def cost(self, tokens: Tokens) -> float:
+        """Dollars."""
+        return (tokens.prompt * self.prices[0] + tokens.completion * self.prices[1]) / 1e6
+
+    def spend(self, worst: Tokens = Tokens()) -> Charge:  # noqa: B008 (immutable)
+        """Takes one request that costs at most `worst`.
+
+        Where it would fit if the requests under way cost less than they can, it waits for them.
+
+        Raises:
+          BudgetSpentError: it cannot be paid.
+        """
+        with self._changed:
             if self.most and self.spent >= self.most:
-                raise BudgetSpentError(
-                    f"the budget of {self.most} requests is spent; what was answered is kept, another start goes on"
-                )
+                raise BudgetSpentError(_spent(f"{self.most} requests"))
+            while passed := self._passed(worst):
+                if not self._open:
+                    raise BudgetSpentError(passed)
+                self._changed.wait()
             self.spent += 1
+            number = self._ledger.execute("INSERT INTO tries VALUES (NULL, ?, ?, 0)", worst).lastrowid
+            self._open[number] = worst
+        return Charge(self, number, worst)
+
+    def close(self) -> None:
+        """The ledger can be removed after this."""
+        self._ledger.close()
+
+    def _passed(self, worst: Tokens) -> str:
+        """Which limit one more request could pass, "" for none."""
+        sure = self.known + self.uncertain
+        most = sum(self._open.values(), sure + worst)
+        if self.tokens and most.total > self.tokens:
+            return _spent(f"{self.tokens:,} tokens", f"{sure.total:,}", f"{worst.total:,}")
+        # Sums of a million prices are off by less than a millionth of a cent.
+        if self.dollars and self.cost(most) > self.dollars + 1e-8:
+            costs = (f"${self.cost(tokens):.4f}" for tokens in (sure, worst))
+            return _spent(f"${self.dollars:,.2f}", *costs)
+        return ""
+
+    def _close(self, number: int, tokens: Tokens, known: bool) -> None:
+        with self._changed:
+            if self._open.pop(number, None) is None:
+                return
+            if known:
+                change = "UPDATE tries SET prompt = ?, completion = ?, known = 1 WHERE number = ?"
+                self._ledger.execute(change, (*tokens, number))
+                self.known += tokens
+            else:
+                self.uncertain += tokens
+                self.unknown += 1
+            self._changed.notify_all()
+
+
+def _spent(most: str, sure: str = "", worst: str = "") -> str:
+    more = f" ({sure} spent, the next request may cost {worst})" if sure else ""
+    how = "with a larger one it goes on" if sure else "another start goes on"
+    return f"the budget of {most} is spent{more}; what was answered is kept, {how}"

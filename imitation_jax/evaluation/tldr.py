@@ -15,15 +15,13 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.data.passages import ASKS_AFTER, ASKS_BEFORE, PASSAGE_KEYS, passage_of
 from imitation_jax.evaluation import generations, shots, statistics
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.inference.engine import Engine
 
-PASSAGE_KEYS = ("passage", "document", "article", "content", "prompt")
 SUMMARY_KEYS = ("summary", "highlights", "label", "completion")
-ASKS_BEFORE = re.compile(r"\A\s*(?:Summarize:|Could you please generate a TLDR [^\n]*\n+Article:)")
-ASKS_AFTER = re.compile(r"TL;DR:\s*\Z")
 END_OF_TEXT = re.compile(r"<\|endoftext\|>\s*\Z")
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 # What two models are compared by.
@@ -34,12 +32,6 @@ DEFINITIONS = {
     "too_long": "the passage's end is cut off",
     "words": "split at white space",
 }
-
-
-def passage_of(row: dict, key: str) -> str:
-    """The passage without what asks for a summary."""
-    found = row[key]
-    return (ASKS_AFTER.sub("", ASKS_BEFORE.sub("", found)) if key == "prompt" else found).strip()
 
 
 def parse(where: str, row: dict) -> dict:

@@ -1,4 +1,5 @@
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -132,7 +133,8 @@ def test_killed_and_started_again_it_asks_nothing_twice(client, server, tmp_path
         while answered.total() < enough:
             time.sleep(0.005)
         silent.set()
-        time.sleep(0.5)  # what was answered arrives
+        while sqlite3.connect(tmp_path / "killed").execute("SELECT COUNT(*) FROM answers").fetchone()[0] < len(answered):
+            time.sleep(0.005)  # until what was answered has arrived
         process.kill()
         assert process.wait() == -signal.SIGKILL
         silent.clear()

@@ -1,0 +1,217 @@
+"""Many requests under way at once, all bookkeeping on one thread, and an end that throws away no answer."""
+
+import queue
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imitation_jax.clients.chat import Chat, Reply
+from imitation_jax.clients.http import ApiError, RefusedError
+from imitation_jax.clients.limits import Budget, RateLimit, Tokens
+from imitation_jax.teacher.lines import beside
+
+Prompt = dict[str, Any]  # at least "id" and "messages"; what is sent beside them stands under "more"
+
+# What is wrong with every request, not with this one: key, payment, model or address.
+NEVER = {401, 402, 404, 405, 410, 429}
+KEY = {401, 403}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError naming the key that cannot be."""
+    for key in ("url", "model"):
+        if not config[key]:
+            raise ValueError(f"config.{key} is empty")
+    for key in ("concurrency", "tries", "failures"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
+    if not config.timeout > 0:
+        raise ValueError(f"config.timeout={config.timeout}: must be more than 0")
+    for key in ("requests_per_minute", "tokens_per_minute", "first_wait"):
+        if not config[key] >= 0:
+            raise ValueError(f"config.{key}={config[key]}: must not be negative")
+    for name, group in (("price", config.price), ("budget", config.budget)):
+        for key, value in group.items():
+            if not value >= 0:
+                raise ValueError(f"config.{name}.{key}={value}: must not be negative")
+    if config.budget.dollars and not (config.price.prompt and config.price.completion):
+        raise ValueError("config.budget.dollars: needs config.price.prompt and config.price.completion")
+    for key in ("model", "messages", "stream", "n"):
+        if key in config.parameters:
+            raise ValueError(f"config.parameters.{key}: is not for parameters")
+
+
+def rate_limit(config: ConfigDict) -> RateLimit:
+    """What the config allows."""
+    rates = (config.requests_per_minute, config.tokens_per_minute)
+    return RateLimit(*(rate / 60 if rate else float("inf") for rate in rates))
+
+
+def prices(config: ConfigDict) -> tuple[float, float]:
+    """Dollars a million tokens, of prompts and of answers."""
+    return config.price.prompt, config.price.completion
+
+
+def open_budget(config: ConfigDict, output: str) -> Budget:
+    """What may be spent on that output, with what was."""
+    return Budget(
+        tokens=config.budget.tokens,
+        dollars=config.budget.dollars,
+        prices=prices(config),
+        ledger=beside(output, ".spend.sqlite"),
+    )
+
+
+def open_chat(config: ConfigDict, budget: Budget) -> Chat:
+    """The model that the config names.
+
+    Raises:
+      ValueError: no key in the environment, or no bound to an answer's cost.
+    """
+    return Chat(
+        config.url,
+        config.model,
+        config.parameters.to_dict(),
+        budget=budget,
+        limit=rate_limit(config),
+        key=config.key,
+        also_answers=[name.strip() for name in config.also_answers.split(",") if name.strip()],
+        tries=config.tries,
+        first_wait=config.first_wait,
+        timeout=config.timeout,
+    )
+
+
+def parameters(config: ConfigDict) -> dict:
+    """What makes an answer what it is, kept with each."""
+    return {"model": config.model, **config.parameters.to_dict()}
+
+
+def same_parameters(path: str, row: dict, config: ConfigDict) -> None:
+    """Raises ValueError, naming the differing keys, unless the row was asked as this config asks."""
+    there, now = row.get("parameters"), parameters(config)
+    if not isinstance(there, dict):
+        raise ValueError(f"{path}: holds rows that are no answers of collect; use another --output")
+    differ = [key for key in dict.fromkeys([*there, *now]) if there.get(key) != now.get(key)]
+    if differ:
+        changes = ", ".join(f"{key} ({there.get(key)} there, {now.get(key)} now)" for key in differ)
+        raise ValueError(f"{path}: was asked with other parameters: {changes}; use another --output")
+
+
+def answer_row(prompt: Prompt, reply: Reply, config: ConfigDict) -> dict:
+    """The line of a dialogue file, which is an answer file's line as well, with all that is known of the answer."""
+    row = {key: prompt[key] for key in ("id", "original_id") if key in prompt}
+    return row | {
+        "source": config.source or config.model,
+        "messages": [*prompt["messages"], {"role": "assistant", "content": reply.text}],
+        "instruction": prompt["messages"][-1]["content"],
+        "output": reply.text,
+        "generator": reply.model or config.model,
+        "model": reply.model,
+        "parameters": parameters(config),
+        **prompt.get("more", {}),
+        "finish_reason": reply.finish_reason,
+        "usage": reply.usage,
+        "seconds": round(reply.seconds, 3),
+        "time": now(),
+    }
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def spend(budget: Budget) -> str:
+    """What was spent, in a few words."""
+    found = _amount(budget, budget.known)
+    if budget.unknown:
+        found += f" (up to {_amount(budget, budget.uncertain)} more for {budget.unknown:,} tries without an answer)"
+    return found
+
+
+def _amount(budget: Budget, tokens: Tokens) -> str:
+    return f"${budget.cost(tokens):.4f}" if any(budget.prices) else f"{tokens.total:,} tokens"
+
+
+class Asking:
+    """Asks as long as there is hope: counts what fails in a row."""
+
+    def __init__(self, chat: Chat, config: ConfigDict):
+        self.chat, self._config = chat, config
+        self.answered = self._in_a_row = 0
+
+    def run(self, take: Callable[[], Prompt | None], done: Callable[[Prompt, Reply | ApiError], None]) -> None:
+        """Asks what `take` gives until it gives None and nothing is under way; `done` gets every end.
+
+        `take` is called again after each `done`: what it has nothing for now it may have then. Both are called on this
+        thread. When asking ends early, the answers under way are still waited for, unless the key is refused.
+
+        Raises:
+          ValueError: another request would end the same way; one line.
+          BudgetSpentError: see `Budget.spend`.
+        """
+        todo: queue.SimpleQueue = queue.SimpleQueue()
+        ends: queue.SimpleQueue = queue.SimpleQueue()
+
+        def work() -> None:
+            while (prompt := todo.get()) is not None:
+                try:
+                    ends.put((prompt, self.chat.ask(prompt["messages"], **prompt.get("more", {}))))
+                except BaseException as error:
+                    ends.put((prompt, error))
+
+        threads = under_way = 0
+        try:
+            while True:
+                while under_way < self._config.concurrency and (prompt := take()) is not None:
+                    todo.put(prompt)
+                    under_way += 1
+                    if threads < under_way:
+                        # Daemons: a command that was interrupted twice does not wait for them.
+                        threading.Thread(target=work, daemon=True).start()
+                        threads += 1
+                if not under_way:
+                    return
+                prompt, end = ends.get()
+                under_way -= 1
+                done(prompt, self._judged(end))
+        except BaseException as error:
+            self.chat.limit.stop()
+            if under_way and not isinstance(error, _EndedError):
+                logging.info("waiting for %d requests under way; interrupt again to lose their answers", under_way)
+                while under_way:
+                    prompt, end = ends.get()
+                    under_way -= 1
+                    if isinstance(end, Reply):
+                        done(prompt, end)
+            raise
+        finally:
+            for _ in range(threads):
+                todo.put(None)
+
+    def _judged(self, end: Reply | BaseException) -> Reply | ApiError:
+        if isinstance(end, Reply):
+            self.answered += 1
+            self._in_a_row = 0
+            return end
+        if not isinstance(end, ApiError):
+            raise end
+        status = end.status if isinstance(end, RefusedError) else 0
+        # Some refuse a key with 403, some a prompt.
+        if status in NEVER or 300 <= status < 400 or (status == 403 and not self.answered):
+            about = f" (the key is what {self._config.key} holds)" if status in KEY and self._config.key else ""
+            raise _EndedError(f"{end}{about}; nothing more is asked, what was answered is kept")
+        self._in_a_row += 1
+        if self._in_a_row >= self._config.failures:
+            text = f"{self._in_a_row} requests in a row failed, the last so: {end}"
+            raise ValueError(f"{text}; what was answered is kept, the same command goes on")
+        return end
+
+
+class _EndedError(ValueError):
+    """The other requests will end the same way."""

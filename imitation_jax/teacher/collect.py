@@ -1,0 +1,232 @@
+"""A teacher's answers to a file of prompts: each prompt asked until it is answered, and never again."""
+
+import collections
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imitation_jax.clients import chat
+from imitation_jax.clients.chat import Reply
+from imitation_jax.clients.http import ApiError, RefusedError
+from imitation_jax.clients.limits import Budget, Tokens
+from imitation_jax.data import dialogues, prompts, rows
+from imitation_jax.data.rows import Rejected
+from imitation_jax.progress import ticks
+from imitation_jax.teacher import asking, lines
+from imitation_jax.teacher.asking import Asking, Prompt
+from imitation_jax.teacher.lines import Lines, beside
+
+ROUNDS = 3  # a prompt that all tries of a request failed for gets so many requests in one start
+
+Key = tuple[str, str]
+
+
+class State(NamedTuple):
+    """Where a collection stands.
+
+    Attributes:
+      prompts: how many there are.
+      rejected: rows of the file that are none.
+      answered, refused: of the prompts.
+      completion_tokens: of each answer that tells them.
+      pending: still to be asked.
+    """
+
+    prompts: int
+    rejected: list[Rejected]
+    answered: int
+    refused: int
+    completion_tokens: list[int]
+    pending: list[Prompt]
+
+
+def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = False) -> None:
+    """Asks for every prompt in `path` that `output` has no answer to, and adds the answers there.
+
+    Beside OUTPUT.jsonl there may come: .failed.jsonl, prompts that were refused or got no answer, with the reason;
+    .rejected.jsonl, rows that are no prompts; .spend.sqlite, every try and what it cost.
+
+    Args:
+      retry_refused: asks the refused ones again too.
+
+    Raises:
+      ValueError, OSError: one line; what was answered is kept.
+    """
+    asking.check(config)
+    answers = Lines(output, sync=True)
+    budget = asking.open_budget(config, output)
+    try:
+        state = _look(config, path, output, retry_refused)
+        _write(beside(output, ".rejected.jsonl"), [row.line() for row in state.rejected])
+        if state.rejected:
+            logging.warning("%s: %d rows are no prompts and set aside", path, len(state.rejected))
+        refused, unanswered = _ask(config, state, answers, budget, beside(output, ".failed.jsonl"))
+        done = state.prompts - refused - len(unanswered)
+        logging.info("%s: %d of %d prompts answered, %d refused", output, done, state.prompts, refused)
+        logging.info("spent, with all starts before: %s", asking.spend(budget))
+    finally:
+        budget.close()
+        answers.close()
+    if unanswered:
+        more = f"{len(unanswered)} of {state.prompts} prompts got no answer, the last because of: {unanswered[-1]}"
+        raise ValueError(f"{more}; the same command asks them again")
+
+
+def plan(config: ConfigDict, path: str, output: str, retry_refused: bool = False) -> str:
+    """What `collect` would ask, and what that costs, for people; asks and writes nothing."""
+    asking.check(config)
+    state = _look(config, path, output, retry_refused)
+    text = [
+        f"{path}: {state.prompts:,} prompts, {len(state.rejected):,} rows set aside; {state.answered:,} answered, "
+        f"{state.refused:,} refused, {len(state.pending):,} to ask"
+    ]
+    return "\n".join(text + forecast(config, output, [prompt["messages"] for prompt in state.pending], state))
+
+
+def forecast(config: ConfigDict, output: str, asked: list[list[dict]], state: State | None = None) -> list[str]:
+    """Lines that say what so many requests cost and how long they take at least."""
+    prompt = sum(map(chat.estimate, asked))
+    longest = next((config.parameters[name] for name in chat.MAX_TOKENS if config.parameters.get(name)), 0)
+    ledger = beside(output, ".spend.sqlite")
+    budget = asking.open_budget(config, output) if ledger.exists() else Budget(prices=asking.prices(config))
+    spent, left = budget.known + budget.uncertain, Tokens(prompt, longest * len(asked))
+    most = f"at most {left.completion:,} of answers ({longest:,} each)" if longest else "no bound on answers"
+    text = [f"about {prompt:,} tokens of prompts (at {chat.BYTES_A_TOKEN} bytes a token), {most}"]
+
+    def priced(tokens: Tokens) -> str:
+        return f"{tokens.total:,} tokens" + (f", ${budget.cost(tokens):,.2f}" if any(budget.prices) else "")
+
+    text.append(f"cost: from {priced(Tokens(prompt))} to {priced(left)}; spent so far: {priced(spent)}")
+    if state and state.completion_tokens:
+        mean = sum(state.completion_tokens) / len(state.completion_tokens)
+        like = Tokens(prompt, round(mean * len(asked)))
+        text.append(f"with answers as long as the {len(state.completion_tokens):,} so far: about {priced(like)}")
+    for limit, name, least, worst in (
+        (config.budget.dollars, "dollars", budget.cost(spent + Tokens(prompt)), budget.cost(spent + left)),
+        (config.budget.tokens, "tokens", (spent + Tokens(prompt)).total, (spent + left).total),
+    ):
+        if limit:
+            enough = "is enough" if worst <= limit else "may not be enough" if least <= limit else "is not enough"
+            text.append(f"the budget of {limit:,} {name} {enough}")
+    minutes = [len(asked) / config.requests_per_minute] if config.requests_per_minute else []
+    minutes += [left.total / config.tokens_per_minute] if config.tokens_per_minute else []
+    if minutes:
+        text.append(f"the rate limits let that through in {math.ceil(max(minutes)):,} minutes")
+    budget.close()
+    return text
+
+
+def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> State:
+    """Compares the prompts with what was answered."""
+    found, rejected = [], []
+    for where, row in prompts.read_prompts(path):
+        if isinstance(row, Rejected):
+            rejected.append(row)
+            continue
+        # A row without an id is known by its text: by its place it would be another one in another order.
+        placed = row["id"] == dialogues.id_of(where, None)
+        found.append(row | {"id": _digest(row["messages"])[:16]} if placed else row)
+    if not found:
+        raise ValueError(f"{path}: holds no prompts" + (f": {rejected[0].reason}" if rejected else ""))
+    answered: collections.Counter[Key] = collections.Counter()
+    ids, lengths, last = set(), [], None
+    for _, row in lines.read(output):
+        if row.get("parameters") != last:
+            asking.same_parameters(output, row, config)
+            last = row["parameters"]
+        answered[_key(row, row["messages"][:-1])] += 1
+        ids.add(row["id"])
+        length = (row.get("usage") or {}).get("completion_tokens")
+        lengths += [length] if isinstance(length, int) else []
+    refused: collections.Counter[Key] = collections.Counter()
+    for _, row in lines.read(beside(output, ".failed.jsonl")):
+        if row["refused"] and not retry_refused:
+            refused[_key(row, row["messages"])] += 1
+    pending, counts = [], collections.Counter()
+    for prompt in found:
+        key = _key(prompt, prompt["messages"])
+        for name, done in (("answered", answered), ("refused", refused)):
+            if done[key]:
+                done[key] -= 1
+                counts[name] += 1
+                break
+        else:
+            if key[0] in ids:
+                counts["changed"] += 1
+            own = dialogues.with_own_id({"id": key[0], "messages": prompt["messages"]}, ids)
+            pending.append(own | _seed(config, key))
+    if counts["changed"]:
+        text = "%s: %d ids of %s stand there with other texts; these are asked as ID#2, ID#3, ..."
+        logging.info(text, output, counts["changed"], path)
+    return State(len(found), rejected, counts["answered"], counts["refused"], lengths, pending)
+
+
+def _ask(config: ConfigDict, state: State, answers: Lines, budget: Budget, path: Path) -> tuple[int, list[str]]:
+    """Asks what is pending; how many are refused, and why others got no answer. The file at `path` tells of both."""
+    # What is asked again has not failed yet.
+    again = collections.Counter(_key(prompt, prompt["messages"]) for prompt in state.pending)
+    _write(path, [rows.line(row) for _, row in lines.read(path) if not again[_key(row, row["messages"])]])
+    refused, unanswered = state.refused, []
+    if not state.pending:
+        return refused, unanswered
+    asker = Asking(asking.open_chat(config, budget), config)
+    waiting = collections.deque(state.pending)
+    rounds: collections.Counter[str] = collections.Counter()
+    failed = Lines(path)
+    initial = state.answered + state.refused
+    with ticks(total=state.prompts, initial=initial, desc="asking", unit="prompt") as tick:
+
+        def done(prompt: Prompt, end: Reply | ApiError) -> None:
+            nonlocal refused
+            if isinstance(end, Reply):
+                answers.append(asking.answer_row(prompt, end, config))
+            else:
+                no = isinstance(end, RefusedError)
+                rounds[prompt["id"]] += 1
+                if not no and rounds[prompt["id"]] < ROUNDS:
+                    waiting.append(prompt)
+                    return
+                about = {"refused": no, "reason": str(end), "time": asking.now()}
+                failed.append({key: value for key, value in prompt.items() if key != "more"} | about)
+                refused += no
+                unanswered.extend([] if no else [str(end)])
+            tick(asking.spend(budget))
+
+        try:
+            asker.run(lambda: waiting.popleft() if waiting else None, done)
+        finally:
+            failed.close()
+    return refused, unanswered
+
+
+def _seed(config: ConfigDict, key: Key) -> dict:
+    """A seed that does not depend on the order of prompts."""
+    if not config.send_seed:
+        return {}
+    digest = hashlib.sha256(json.dumps([config.seed, *key]).encode()).digest()
+    return {"more": {"seed": int.from_bytes(digest[:4]) >> 1}}
+
+
+def _key(row: dict, messages: list[dict]) -> Key:
+    return str(row.get("original_id", row["id"])), _digest(messages)
+
+
+def _digest(messages: list[dict]) -> str:
+    said = [[message["role"], message["content"]] for message in messages]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _write(path: Path, text: list[str]) -> None:
+    """Puts the file in place as a whole; none where it would be empty."""
+    if not text:
+        path.unlink(missing_ok=True)
+        return
+    new = path.with_name(path.name + ".new")
+    new.write_text("".join(text), encoding="utf-8")
+    os.replace(new, path)
