@@ -2,8 +2,12 @@
 
     python -m imitation_jax.prepare --config=configs/data/sharegpt.py --config.input=PATH[,PATH...] --output=DIR
 
-Every row of the input is in dialogues.jsonl or, with its reason, in rejected.jsonl; card/card.json has the counts.
-DIR must not exist; it appears when it is whole.
+configs/data/ has a file for each format, sharegpt_mix.py for several together, and heldout_prompts.py, which selects
+evaluation prompts. Every row of the input is in dialogues.jsonl or, with the step that dropped it and the reason, in
+rejected.jsonl; card/index.html shows what came through each step and what is left. --config.steps=NAME,NAME... chooses
+the steps: exact_duplicates, near_duplicates, language, error_replies, keywords, repetition, length, personal_data, and
+decontaminate, which drops dialogues that hold an item of --config.decontaminate.files. --config.runner=DirectRunner (or
+another) does them on Apache Beam. DIR must not exist; it appears when it is whole.
 """
 
 from imitation_jax import command
@@ -13,9 +17,15 @@ OUTPUT = command.define_string("output", None, "Folder to write; it must not exi
 
 
 def main() -> int:
+    config = CONFIG.value
     from imitation_jax.data.prepare import prepare
 
-    prepare(CONFIG.value, OUTPUT.value)
+    texts = {}
+    if "decontaminate" in config.steps and config.decontaminate.files:
+        from imitation_jax.evaluation.contamination import texts_of_files
+
+        texts = texts_of_files(config.decontaminate.files, config.decontaminate.keys)
+    prepare(config, OUTPUT.value, texts)
     return 0
 
 

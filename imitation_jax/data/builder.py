@@ -50,11 +50,19 @@ class Dialogues(tfds.core.GeneratorBasedBuilder):
             yield index, {"dialogue": json.dumps(dialogue)}
 
 
-def build(source: Callable[[], Iterable[dict]], data_dir: str) -> None:
-    """Writes `data_dir`/dialogues/1.0.0. The same dialogues give the same bytes."""
+def build(source: Callable[[], Iterable[dict]], data_dir: str, shards: int = 0) -> None:
+    """Writes `data_dir`/dialogues/1.0.0. The same dialogues give the same bytes.
+
+    Args:
+      source: gives the dialogues.
+      data_dir: local folder.
+      shards: files that share the dialogues, in order; 0 takes as many as tfds thinks right for their size.
+    """
     tfds.disable_progress_bar()  # its bars and its words about downloads would mislead
     with contextlib.redirect_stdout(io.StringIO()):
-        Dialogues(source=source, data_dir=str(data_dir)).download_and_prepare()
+        Dialogues(source=source, data_dir=str(data_dir)).download_and_prepare(
+            download_config=tfds.download.DownloadConfig(num_shards=shards or None)
+        )
     epath.Path(data_dir, "downloads").rmtree()
 
 

@@ -1,38 +1,69 @@
-"""Dumps -> a folder of clean dialogues: dialogues.jsonl, rejected.jsonl, card/card.json and a tfds dataset."""
+"""Raw data -> a folder of clean dialogues: dialogues.jsonl, rejected.jsonl, card/ and a tfds dataset."""
 
 import collections
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from imitation_jax.data import builder, rows, sharegpt
+from imitation_jax.data import builder, card, cleaning, rows, sources
+from imitation_jax.data.cleaning import Cleaned
 from imitation_jax.data.rows import Rejected
 from imitation_jax.progress import progress
 
 WILDCARDS = "*?["
+# What the readers note in a dialogue that they changed -> what the card calls their sum.
+NOTES = {
+    "leading_turn_dropped": "leading_turns_dropped",
+    "original_id": "repeated_ids_renamed",
+    "html_turns": "html_turns",
+    "artefact_turns": "artefact_turns",
+}
 
 
-def prepare(config: ConfigDict, output: str) -> dict:
-    """Reads `config.input`, sets aside what cannot be trained on, writes `output`, and returns its card.
+def get_config(format: str = "sharegpt") -> ConfigDict:
+    """What every data config holds; `config.steps` names what is done."""
+    config = cleaning.get_config()
+    # sharegpt, hc3, discord, alpaca or messages; a mixture has `config.inputs` instead of these two.
+    config.format = format
+    # Comma-separated paths or patterns: JSON lists or JSON Lines, .gz or not.
+    config.input = ""
+    # Longer rows are set aside; the longest real conversations have about 1 MB, and a tokenizer needs minutes and
+    # gigabytes for a row of hundreds.
+    config.max_row_bytes = 8 * 2**20
+    # Files of the tfds dataset; 0 takes as many as tfds thinks right for its size.
+    config.shards = 0
+    # An Apache Beam runner that does the steps (DirectRunner, SparkRunner, FlinkRunner, DataflowRunner) and the flags
+    # that it takes, space-separated; without one they are done here. The output is the same.
+    config.runner = ""
+    config.runner_flags = ""
+    config.card = card.get_config()
+    return config
+
+
+def prepare(config: ConfigDict, output: str, texts: Mapping[str, str] | None = None) -> dict:
+    """Reads the input, takes it through the steps, writes `output`, and returns its card.
 
     Every row of the input is in dialogues.jsonl or in rejected.jsonl. The folder appears when it is whole: what a
     killed run left, or one that kept no dialogue, lies in `output`.tmp, and the next run clears it.
 
     Args:
-      config: `input` (comma-separated paths or patterns) and `max_row_bytes`.
+      config: as `get_config` makes it.
       output: local folder that does not exist yet.
+      texts: the evaluation items that the step `decontaminate` looks for, by what rejects call them.
 
     Raises:
-      FileNotFoundError: a path or pattern of `config.input` names no file.
-      ValueError: `output` exists, or no dialogue is left.
+      FileNotFoundError: a path or pattern of the input names no file.
+      ValueError: `output` exists, a step that is not there, or no dialogue is left.
     """
-    paths = input_files(config.input)
+    files = _files(config)
+    names, settings = cleaning.steps(config), cleaning.settings(config, dict(texts or {}))
+    paths = [path for some in files.values() for path in some]
     folder = Path(output)
     if "://" in str(output):
         raise ValueError(f"--output={output}: give a local folder; copy it to the bucket when it is whole")
@@ -40,42 +71,70 @@ def prepare(config: ConfigDict, output: str) -> dict:
         raise ValueError(f"--output={output} exists: delete it, or give another folder")
     part = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(part, ignore_errors=True)
-    (part / "card").mkdir(parents=True)
-    card = _write_dialogues(sharegpt.read(paths, config.max_row_bytes), part)
-    card = {"input": paths} | card
-    if not card["dialogues"]:
-        if not card["rows"]:
+    part.mkdir(parents=True)
+    if config.runner:
+        from imitation_jax.data import beam
+
+        cleaned = beam.run(files, names, settings, config, part / "beam")
+    else:
+        read = progress(sources.read(files, config.max_row_bytes), desc="preparing", unit="row")
+        cleaned = cleaning.run(read, names, settings)
+    counts = {"input": paths} | _write(cleaned, names, part)
+    shutil.rmtree(part / "beam", ignore_errors=True)
+    if not counts["dialogues"]:
+        if not counts["rows"]:
             shutil.rmtree(part)
-            raise ValueError(f"no row in {config.input}: it is empty")
-        reason, count = next(iter(card["reasons"].items()))
+            raise ValueError(f"no row in {', '.join(paths)}: it is empty")
+        reason, count = next(iter(counts["reasons"].items()))
         raise ValueError(
-            f"no dialogue left of {config.input}: all {card['rows']} rows were rejected, {count} of them because of: "
-            f"{reason} (see {part / 'rejected.jsonl'})"
+            f"no dialogue left of {', '.join(paths)}: all {counts['rows']} rows were rejected, {count} of them because "
+            f"of: {reason} (see {part / 'rejected.jsonl'})"
         )
-    (part / "card" / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # The card is about the data, not about the machines.
+    told = ConfigDict({key: value for key, value in config.items() if not key.startswith("runner")})
+    result = card.write(part / "card", counts, part / "dialogues.jsonl", told)
 
     def accepted() -> Iterable[dict]:
         with open(part / "dialogues.jsonl", encoding="utf-8") as file:
-            yield from progress(map(json.loads, file), total=card["dialogues"], desc="writing tfds", unit="dialogue")
+            yield from progress(map(json.loads, file), total=counts["dialogues"], desc="writing tfds", unit="dialogue")
 
-    builder.build(accepted, part / "tfds")
+    builder.build(accepted, part / "tfds", config.shards)
     os.rename(part, folder)
-    logging.info("%d rows -> %d dialogues, %d rejected: %s", card["rows"], card["dialogues"], card["rejected"], folder)
-    return card
+    for step in counts["funnel"]:
+        logging.info("%-16s %9s rows left%s", step["step"], f"{step['rows']:,}", _said(step))
+    logging.info(
+        "%d rows -> %d dialogues, %d rejected: %s", counts["rows"], counts["dialogues"], counts["rejected"], folder
+    )
+    return result
 
 
-def input_files(paths: str) -> list[str]:
-    """The files that comma-separated paths and patterns name, each pattern's in sorted order."""
+def _files(config: ConfigDict) -> dict[str, list[str]]:
+    """Format -> files: those of `config.input`, which are of `config.format`, or those of each in `config.inputs`.
+
+    Raises:
+      FileNotFoundError, ValueError: one that names no file, an empty one, an unknown format.
+    """
+    given = {f"config.inputs.{name}": (name, paths) for name, paths in config.get("inputs", {}).items()}
+    given = given or {"config.input": (config.format, config.input)}
+    for key, (name, _) in given.items():
+        if name not in sources.FORMATS:
+            key = "config.format" if key == "config.input" else key
+            raise ValueError(f"{key}: there is no format {name!r}; there are {', '.join(sources.FORMATS)}")
+    return {name: input_files(paths, key) for key, (name, paths) in given.items()}
+
+
+def input_files(paths: str, key: str = "config.input") -> list[str]:
+    """The files that comma-separated paths and patterns name, each pattern's in sorted order; `key` holds them."""
     found = []
     for given in filter(None, (path.strip() for path in paths.split(","))):
         files = [given] if epath.Path(given).exists() else _matches(given)
         if not files:
-            raise FileNotFoundError(f"config.input: no file {given}")
+            raise FileNotFoundError(f"{key}: no file {given}")
         if folders := [file for file in files if epath.Path(file).is_dir()]:
-            raise ValueError(f"config.input: {folders[0]} is a folder; name its files, for example {folders[0]}/*.json")
+            raise ValueError(f"{key}: {folders[0]} is a folder; name its files, for example {folders[0]}/*.json")
         found += files
     if not found:
-        raise ValueError("config.input is empty: give --config.input=PATH[,PATH...]")
+        raise ValueError(f"{key} is empty: give --{key}=PATH[,PATH...]")
     return found
 
 
@@ -87,37 +146,48 @@ def _matches(pattern: str) -> list[str]:
     return sorted(map(str, epath.Path(*parts[:at]).glob("/".join(parts[at:]))))
 
 
-def _write_dialogues(read: Iterable[tuple[str, dict | Rejected]], folder: Path) -> dict:
-    """Writes dialogues.jsonl and rejected.jsonl, and counts what the card tells."""
-    reasons, roles, turns, characters = (collections.Counter() for _ in range(4))
-    kept = leading = renamed = 0
+def _said(step: dict) -> str:
+    dropped, changed = step.get("dropped", 0), step.get("changed", 0)
+    return (f", {dropped:,} dropped" if dropped else "") + (f", {changed:,} changed" if changed else "")
+
+
+def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
+    """Writes dialogues.jsonl and rejected.jsonl, and counts what is not in them or would take long to count again."""
+    dropped: dict[str, collections.Counter] = {name: collections.Counter() for name in (*cleaning.READERS, *names)}
+    changed, notes, removed = (collections.Counter() for _ in range(3))
+    kept = 0
     with (
         open(folder / "dialogues.jsonl", "w", encoding="utf-8") as good,
         open(folder / "rejected.jsonl", "w", encoding="utf-8") as bad,
     ):
-        for _, item in progress(read, desc="preparing", unit="row"):
+        for item, steps in cleaned:
+            changed.update(steps)
             if isinstance(item, Rejected):
-                reasons[item.reason] += 1
+                dropped[item.step][_kind(item)] += 1
                 bad.write(item.line())
                 continue
             good.write(rows.line(item))
             kept += 1
-            leading += "leading_turn_dropped" in item
-            renamed += "original_id" in item
-            roles.update(message["role"] for message in item["messages"])
-            turns[len(item["messages"])] += 1
-            # Bins are powers of two, named by the first number that is in the next one.
-            characters[1 << sum(len(message["content"]) for message in item["messages"]).bit_length()] += 1
-    rejected = reasons.total()
+            notes.update(note for note in NOTES if note in item)
+            removed.update(item.get("personal_data", {}) if "personal_data" in names else {})
+    reasons = sum(dropped.values(), collections.Counter())
+    left = kept + reasons.total()
+    funnel = [{"step": "read", "rows": left}]
+    for name, why in dropped.items():
+        left -= why.total()
+        counts = {"step": name, "rows": left, "dropped": why.total(), "changed": changed[name]}
+        funnel.append(counts | {"reasons": dict(why.most_common())})
     return {
-        "rows": kept + rejected,
+        "rows": kept + reasons.total(),
         "dialogues": kept,
-        "rejected": rejected,
+        "rejected": reasons.total(),
         "reasons": dict(reasons.most_common()),
-        "leading_turns_dropped": leading,
-        "repeated_ids_renamed": renamed,
-        "funnel": [{"step": "read", "rows": kept + rejected}, {"step": "structure", "rows": kept}],
-        "turns": dict(roles.most_common()),
-        "histogram_turns_per_dialogue": {str(key): turns[key] for key in sorted(turns)},
-        "histogram_characters_below": {str(key): characters[key] for key in sorted(characters)},
+        **{name: notes[note] for note, name in NOTES.items()},
+        **({"personal_data_replaced": dict(removed.most_common())} if "personal_data" in names else {}),
+        "funnel": funnel,
     }
+
+
+def _kind(item: Rejected) -> str:
+    """The reason without its details; a reader's stays whole."""
+    return item.reason if item.step in cleaning.READERS else item.reason.partition(": ")[0]

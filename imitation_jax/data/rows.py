@@ -28,13 +28,17 @@ STRUCTURE = re.compile(rb'[^"\[\]{},]*+')
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """A row that was set aside: where it stood (`file:line` or `file[index]`), its id if any, why, and the row."""
+    """A row that was set aside: where it stood (`file:line` or `file[index]`), its id if any, why, and the row.
+
+    `step` is the step of the cleaning that did it; "" outside of it.
+    """
 
     where: str
     id: Any
     reason: str
     row: Any
     row_bytes: int | None = None  # the whole row's size, where `row` is only its beginning
+    step: str = ""
 
     def line(self) -> str:
         """This row's line of rejected.jsonl; a long row is cut to text, and `row_bytes` says how long it was."""
@@ -43,7 +47,8 @@ class Rejected:
         if len(text) > MAX_REJECTED_CHARS:
             row, row_bytes = text[:MAX_REJECTED_CHARS], row_bytes or len(text.encode("utf-8", "surrogatepass"))
         cut = {} if row_bytes is None else {"row_bytes": row_bytes}
-        return json.dumps({"where": self.where, "id": self.id, "reason": self.reason, "row": row, **cut}) + "\n"
+        head = {"where": self.where, "id": self.id} | ({"step": self.step} if self.step else {})
+        return json.dumps(head | {"reason": self.reason, "row": row, **cut}) + "\n"
 
 
 def line(row: dict) -> str:

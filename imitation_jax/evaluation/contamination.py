@@ -5,6 +5,7 @@ dialogue, whoever speaks; `data/ngrams.py` says what a word is and what holds fo
 read counts, also one that training would set aside.
 """
 
+import glob
 import json
 import math
 import os
@@ -41,6 +42,34 @@ def texts(name: str, task: ModuleType, items: list[dict]) -> dict[str, str]:
     if not hasattr(task, "text"):
         raise ValueError(f"--contamination: {name} has no text of its own to look for in training data; leave it out")
     return {item["id"]: task.text(item) for item in items}
+
+
+def texts_of_files(files: str, keys: str) -> dict[str, str]:
+    """Of each row of evaluation data its own words, by its place: what training data are to be freed of.
+
+    Args:
+      files: paths, patterns or `tfds:NAME:SPLIT`, comma-separated, as `read_rows` takes them.
+      keys: comma-separated; a row's text is what it holds under them, lists and tables of lists as well.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file, or a row without any of the keys.
+    """
+    names = [key.strip() for key in keys.split(",")]
+    found = {}
+    for given in filter(None, (file.strip() for file in files.split(","))):
+        for path in sorted(map(str, glob.glob(given))) or [given]:
+            for where, row in read_rows(path):
+                text = "\n".join(words for name in names if name in row for words in _words(row[name]))
+                if not text.strip():
+                    raise ValueError(f"{where}: has no text under {keys} (config.decontaminate.keys)")
+                found[where] = text
+    return found
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [text for part in value for text in _words(part)] if isinstance(value, list) else [str(value)]
 
 
 def mark(texts: Mapping[str, Mapping[str, str]], dataset: str, cache_dir: Path) -> dict[str, Marks]:
