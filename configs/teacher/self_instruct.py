@@ -7,7 +7,8 @@ seed_tasks.jsonl is Self-Instruct's, or rows with instruction, input and output.
 tasks that came of earlier requests. Taken is what is unlike all before (ROUGE-L below 0.7), asks for nothing that a
 text cannot be, and does not stand in config.avoid; the rest is in grown.rejected.jsonl with its reason. grown.jsonl
 can be trained on, and is a file of prompts as well: `collect --config=configs/teacher/gpt_3_5_turbo.py
---prompts=grown.jsonl` asks for each solution anew, by itself. `self_instruct.py:local` asks SmolLM2 behind `serve`, see local.py.
+--prompts=grown.jsonl` asks for each solution anew, by itself. `self_instruct.py:local` asks SmolLM2 behind `serve`, see
+local.py.
 """
 
 from imitation_jax.teacher import config as teacher

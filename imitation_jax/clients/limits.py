@@ -142,6 +142,7 @@ class Budget:
         self.spent, self.unknown = 0, 0
         self.known = self.uncertain = Tokens()
         self._open: dict[int, Tokens] = {}
+        self._closed = False
         self._changed = threading.Condition()
         self._ledger = open_database(
             ledger,
@@ -166,6 +167,7 @@ class Budget:
 
         Raises:
           BudgetSpentError: it cannot be paid.
+          StoppedError: it was closed.
         """
         with self._changed:
             if self.most and self.spent >= self.most:
@@ -174,14 +176,20 @@ class Budget:
                 if not self._open:
                     raise BudgetSpentError(passed)
                 self._changed.wait()
+            if self._closed:
+                raise StoppedError("closed")
             self.spent += 1
             number = self._ledger.execute("INSERT INTO tries VALUES (NULL, ?, ?, 0)", worst).lastrowid
             self._open[number] = worst
         return Charge(self, number, worst)
 
     def close(self) -> None:
-        """The ledger can be removed after this."""
-        self._ledger.close()
+        """The ledger can be removed after this; tries that are still under way stay in it at their worst case."""
+        with self._changed:
+            self._open.clear()
+            self._closed = True
+            self._ledger.close()
+            self._changed.notify_all()
 
     def _passed(self, worst: Tokens) -> str:
         """Which limit one more request could pass, "" for none."""

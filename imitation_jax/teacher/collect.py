@@ -135,7 +135,7 @@ def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> St
     if not found:
         raise ValueError(f"{path}: holds no prompts" + (f": {rejected[0].reason}" if rejected else ""))
     answered: collections.Counter[Key] = collections.Counter()
-    ids, lengths, last = set(), [], None
+    ids, lengths, last = set(), [], {}
     for _, row in lines.read(output):
         if row.get("parameters") != last:
             asking.same_parameters(output, row, config)

@@ -133,8 +133,9 @@ def test_killed_and_started_again_it_asks_nothing_twice(client, server, tmp_path
         while answered.total() < enough:
             time.sleep(0.005)
         silent.set()
-        while sqlite3.connect(tmp_path / "killed").execute("SELECT COUNT(*) FROM answers").fetchone()[0] < len(answered):
-            time.sleep(0.005)  # until what was answered has arrived
+        kept = sqlite3.connect(tmp_path / "killed")
+        while kept.execute("SELECT COUNT(*) FROM answers").fetchone()[0] < len(answered):
+            time.sleep(0.005)  # what was answered is still on its way
         process.kill()
         assert process.wait() == -signal.SIGKILL
         silent.clear()
