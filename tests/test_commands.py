@@ -48,7 +48,7 @@ def test_without_flags_the_missing_one_is_named(command, name):
         (
             "train",
             ["--config=configs/smollm2_135m.py:papr", "--workdir=x"],
-            "no variant 'papr'; there are paper and demo",
+            "no variant 'papr'; there are paper, demo and text",
         ),
         (
             "train",
@@ -59,6 +59,11 @@ def test_without_flags_the_missing_one_is_named(command, name):
             "train",
             ["--config=configs/smollm2_135m.py", "--workdir=x"],
             "data.path is empty; give --config.data.path=DIR_OR_JSONL",
+        ),
+        (
+            "train",
+            ["--config=configs/smollm2_135m.py:text", "--workdir=x"],
+            "data.mixture.chat.path is empty; give --config.data.mixture.chat.path=DIR_OR_JSONL",
         ),
         (
             "train",

@@ -3,8 +3,8 @@
 Every row holds dialogues of one dataset, packed as if it were alone: another dataset beside it changes neither its rows
 nor their order. What is exact:
 - a dataset counted in epochs gives each of its dialogues exactly that often to an epoch of the mixture;
-- a dataset with a share makes up that share of an epoch's (input, target) pairs to within half a row; it goes through
-  all its rows before any comes again, in another packing;
+- a dataset with a share gives the (input, target) pairs that make up that share of an epoch, to within half a row; it
+  goes through all its rows before any dialogue comes again, and then packs them anew;
 - the datasets' rows alternate evenly: at every row of an epoch each dataset has had its proportion of the rows so far
   to within (datasets + 1) / 2 rows.
 """
@@ -107,11 +107,11 @@ def check(sources: Mapping[str, Source]) -> None:
     """Refuses a mixture that cannot be made, before anything is read.
 
     Raises:
-      ValueError: naming the dataset, the key, its value and what would fit.
+      ValueError: naming the dataset (as the config names it), the key, its value and what would fit.
     """
     for name, source in sources.items():
         if not source.path:
-            raise ValueError(f"{name}.path is empty; give a dialogue file, or a folder that prepare wrote")
+            raise ValueError(f"{name}.path is empty; give --config.{name}.path=DIR_OR_JSONL")
         if source.epochs < 1:
             raise ValueError(f"{name}.epochs={source.epochs} must be 1 or more")
         if source.token_budget < 0:

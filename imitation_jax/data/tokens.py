@@ -233,6 +233,7 @@ def _one(where: str, row: dict, tokenizer, template) -> tuple[np.ndarray, np.nda
 def _text_ids(text: str, tokenizer) -> tuple[list[int], list[int]]:
     if not text.strip():
         return [], []
+    text.encode("utf-8")  # says better than the tokenizer what is wrong with half a surrogate pair
     ids = tokenizer.encode(text, add_special_tokens=True)
     if tokenizer.eos_id is not None and ids[-1:] != [tokenizer.eos_id]:
         ids.append(tokenizer.eos_id)

@@ -92,20 +92,18 @@ def source(path: str = "", epochs: int = 1, share: float = 0.0, token_budget: in
 
 
 def sources(config: ConfigDict) -> dict[str, Source]:
-    """The datasets that are trained on, as `Stream` takes them.
+    """The datasets that are trained on, as `Stream` takes them, by the place of their keys in the config.
 
     Raises:
-      ValueError: none or two of path and mixture, or a mixture that cannot be made; names the key.
+      ValueError: neither path nor mixture or both, or a mixture that cannot be made; names the key.
     """
-    if not config.data.mixture:
-        if not config.data.path:
-            raise ValueError("data.path is empty; give --config.data.path=DIR_OR_JSONL")
-        return {"path": Source(config.data.path, token_budget=config.data.token_budget)}
-    if config.data.path:
-        raise ValueError(f"data.path={config.data.path} and data.mixture are both given; choose one")
-    if config.data.token_budget:
-        raise ValueError("data.token_budget is for data.path; give each dataset of data.mixture its own")
     named = {f"data.mixture.{name}": keys.to_dict() for name, keys in config.data.mixture.items()}
+    if not named:
+        named = {"data": {"path": config.data.path, "token_budget": config.data.token_budget}}
+    elif config.data.path:
+        raise ValueError(f"data.path={config.data.path} and data.mixture are both given; choose one")
+    elif config.data.token_budget:
+        raise ValueError("data.token_budget is for data.path; give each dataset of data.mixture its own")
     for name, keys in named.items():
         if unknown := keys.keys() - source().keys():
             raise ValueError(f"{name} has no key {min(unknown)!r}, only {', '.join(source())}")
@@ -137,7 +135,7 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     at_least_1 = ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every", "max_skipped")
     at_least_1 += ("data.seq_len", "checkpoint.every", "checkpoint.keep")
     at_least_0 = ("seed", "steps", "data.workers", "optimizer.warmup_steps", "optimizer.warmup_fraction")
-    at_least_0 += ("data.token_budget", "evaluate.every", "evaluate.samples", "optimizer.weight_decay")
+    at_least_0 += ("evaluate.every", "evaluate.samples", "optimizer.weight_decay")
     at_least_1 += ("evaluate.max_new_tokens",)
     values = dict(_flat(config.to_dict()))
     for key in at_least_1 + at_least_0:

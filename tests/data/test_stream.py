@@ -14,6 +14,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 import imitation_jax.data
 from imitation_jax.data import rows, sharegpt, tokens
+from imitation_jax.data.mixture import Source
 from imitation_jax.data.stream import Stream
 from imitation_jax.tokenizers.chat import load_template
 from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -22,12 +23,12 @@ SHAPES = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.float32, "pos
 SHAPES |= {"segment_ids": np.int32}
 
 
-def talk(n):
+def talk(n, letters="abc ", end="."):
     random = np.random.default_rng(n)
     messages = []
     for _ in range(random.integers(1, 4)):
         for role in ("user", "assistant"):
-            content = "".join(random.choice(list("abc "), random.integers(1, 60))) + "."
+            content = "".join(random.choice(list(letters), random.integers(1, 60))) + end
             messages.append({"role": role, "content": content})
     return {"id": f"d{n}", "source": "test", "messages": messages}
 
@@ -183,6 +184,140 @@ def test_jax_comes_with_grain_alone():
     code = "import sys, grain; known = set(sys.modules); import imitation_jax.data.stream;"
     code += "assert not [name for name in set(sys.modules) - known if name.split('.')[0] in ('jax', 'flax')]"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Budgets and mixtures
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def few(n):
+    return talk(1000 + n, "def ", "d")
+
+
+@pytest.fixture(scope="module")
+def mix(folder):
+    """`mix(chat={...}, web={...})`: sources with these settings; a block's letters tell which one it is from."""
+    (folder / "few.jsonl").write_text("".join(rows.line(few(n)) for n in range(60)))
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(list("xyz "), random.integers(30, 900))) + "z" for _ in range(100)]
+    (folder / "web.jsonl").write_text("".join(rows.line({"text": text}) for text in texts))
+    names = {"chat": "d.jsonl", "few": "few.jsonl", "web": "web.jsonl"}
+    return lambda **given: {key: Source(str(folder / names[key]), **settings) for key, settings in given.items()}
+
+
+@pytest.fixture
+def mixed(folder, tokenizer, template, mix):
+    def make(sources, **settings):
+        settings = {"seq_len": 128, "batch_size": 8, "seed": 3, "epochs": 1} | settings
+        return Stream(mix(**sources), tokenizer, template, cache_dir=str(folder / "cache"), **settings)
+
+    return make
+
+
+LETTERS = {"chat": "abc.", "few": "def", "web": "xyz"}
+THREE = {"chat": {"epochs": 2}, "few": {"share": 0.2}, "web": {"share": 0.1}}
+
+
+def by_dataset(batches, tokenizer):
+    """name -> how often each segment of that dataset occurs."""
+    letters = {tokenizer.encode(one)[0]: name for name, some in LETTERS.items() for one in some}
+    found = {name: collections.Counter() for name in LETTERS}
+    for key, count in segments(batches).items():
+        (name,) = {letters[i] for i in np.frombuffer(key[0], np.int32).tolist() if i in letters}
+        found[name][key] = count
+    return found
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_epochs_and_shares_are_exact(mixed, template, tokenizer, packing):
+    s = mixed(THREE, packing=packing)
+    batches = list(s.iterator())
+    assert len(batches) == s.total_steps == s.steps_per_epoch
+    # Every dialogue that counts in epochs is there twice.
+    found = by_dataset(batches, tokenizer)
+    wanted = expected_segments([template.tokenize(talk(n)["messages"]) for n in range(150)], 128)
+    assert found["chat"] == wanted + wanted
+    # The shares, counted in what the batches hold.
+    pairs = {name: sum(len(key[0]) // 4 * n for key, n in some.items()) for name, some in found.items()}
+    total = sum(pairs.values())
+    for name, share in (("chat", 0.7), ("few", 0.2), ("web", 0.1)):
+        assert abs(pairs[name] - share * total) <= 64  # half a row
+        assert s.sources[name]["pairs"] == pairs[name] and s.sources[name]["share"] == pairs[name] / total
+    assert s.sources["chat"]["epochs"] == 2 and s.sources["web"]["texts"] == 100
+    # The small dataset goes round: all of it before any of it comes again.
+    rounds = s.sources["few"]["epochs"]
+    wanted = expected_segments([template.tokenize(few(n)["messages"]) for n in range(60)], 128)
+    assert rounds > 1 and found["few"].keys() == wanted.keys()
+    for key, count in wanted.items():
+        assert int(rounds) * count <= found["few"][key] <= (int(rounds) + 1) * count
+    loss_tokens = sum(batch["loss_mask"].sum() for batch in batches)
+    assert loss_tokens == s.stats["loss_tokens"] == sum(stats["loss_tokens"] for stats in s.sources.values())
+    assert sum(stats["loss_share"] for stats in s.sources.values()) == pytest.approx(1)
+
+
+def test_a_dataset_s_rows_come_evenly_and_do_not_depend_on_the_others(mixed, stream, tokenizer):
+    alone = [row for batch in stream(epochs=1).iterator() for row in batch["tokens"] if row.any()]
+    batches = mixed({"chat": {}, "web": {"share": 0.3}}).iterator()
+    beside = [row for batch in batches for row in batch["tokens"] if row.any()]
+    is_text = np.array([np.isin(row, tokenizer.encode("xyz")).any() for row in beside])
+    assert np.array_equal([row for row, text in zip(beside, is_text, strict=True) if not text], alone)
+    proportion = np.arange(1, len(is_text) + 1) * is_text.mean()
+    assert np.abs(np.cumsum(is_text) - proportion).max() <= 1.5
+
+
+def test_the_next_epoch_goes_on_in_what_a_share_left(mixed, tokenizer):
+    s = mixed({"chat": {}, "web": {"share": 0.1}}, epochs=3)
+    batches = list(s.iterator())
+    assert len(batches) == 3 * s.steps_per_epoch and 0 < s.sources["web"]["epochs"] < 1 / 3
+    epochs = [by_dataset(batches[n * s.steps_per_epoch :][: s.steps_per_epoch], tokenizer) for n in range(3)]
+    assert epochs[0]["chat"] == epochs[1]["chat"] == epochs[2]["chat"]
+    together = epochs[0]["web"] + epochs[1]["web"] + epochs[2]["web"]
+    assert max(count for key, count in together.items() if len(key[0]) > 40) == 1  # no text twice
+
+
+def test_hosts_restarts_and_workers_change_nothing_of_a_mixture(mixed):
+    sources = THREE | {"chat": {"epochs": 2, "token_budget": 5000}}
+    whole = mixed(sources, epochs=2)
+    wanted = list(whole.iterator())
+    for step in range(0, whole.total_steps + 1, 3):
+        assert all(map(equal, whole.iterator(step), wanted[step:]))
+    parts = [mixed(sources, epochs=2, process_index=i, process_count=4).iterator() for i in range(4)]
+    for batch, *some in zip(wanted, *parts, strict=True):
+        assert equal(batch, {name: np.concatenate([part[name] for part in some]) for name in batch})
+    iterator = mixed(sources, epochs=2, workers=2).iterator()
+    assert all(equal(next(iterator), batch) for batch in wanted[:4])
+    other = mixed(sources, epochs=2).iterator()
+    other.set_state(json.loads(json.dumps(iterator.get_state())))
+    assert all(map(equal, other, wanted[4:]))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"few": {"share": 0.3}}, {"chat": {"epochs": 1}}, {"web": {"share": 0.1, "token_budget": 9000}}]
+)
+def test_the_state_of_another_mixture_is_refused(mixed, changed):
+    state = mixed(THREE).iterator(1).get_state()
+    with pytest.raises(ValueError, match="the data is not what the checkpoint was trained on .dialogues, token budget"):
+        mixed(THREE | changed).iterator().set_state(state)
+
+
+def test_budgets_are_nested_and_what_they_leave_out_is_counted(mixed):
+    def kept(budget, seed):
+        s = mixed({"chat": {"token_budget": budget}}, seed=seed, epochs=2)
+        assert s.stats["tokens"] <= (budget or 10**9)
+        assert s.stats["dialogues"] + s.stats["over_budget"] == 150
+        assert s.stats["tokens"] + s.stats["over_budget_tokens"] == everything
+        epochs = [segments(list(s.iterator())[n * s.steps_per_epoch :][: s.steps_per_epoch]) for n in range(2)]
+        assert epochs[0] == epochs[1]
+        assert sum(len(key[0]) // 4 * count for key, count in epochs[0].items()) == s.stats["pairs"]
+        return epochs[0]
+
+    everything = mixed({"chat": {}}).stats["tokens"]
+    for seed in (0, 1):
+        few, more, most, all_of_it = (kept(budget, seed) for budget in (1500, 3000, 9000, 0))
+        assert few < more < most < all_of_it
+        assert kept(everything, seed) == all_of_it
+    assert kept(3000, 0) != kept(3000, 1)
 
 
 @pytest.fixture(scope="module")

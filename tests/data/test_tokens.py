@@ -10,12 +10,15 @@ import time
 
 import numpy as np
 import pytest
+import tokenizers
 from etils import epath
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from tokenizers import models, processors
 
 from imitation_jax.data import builder, rows, tokens
 from imitation_jax.tokenizers.chat import ChatTemplate
+from imitation_jax.tokenizers.tokenizer import Tokenizer
 
 
 def talk(n):
@@ -91,6 +94,39 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason(tmp_path, tokenizer):
     ]
     assert "no bad words" in rejected[0]["reason"] and rejected[1]["reason"] == "no loss-bearing token"
     assert sum(cache.meta["reasons"].values()) == 3
+
+
+def test_plain_text_bears_loss_everywhere(tmp_path, tokenizer, template):
+    texts = ["once upon a time", "a café", "<s> and </s>"]
+    mixed = [{"text": texts[0]}, talk(1), {"id": "t", "text": texts[1], "more": 1}, {"text": texts[2]}]
+    bad = [{"text": " \n"}, {"text": "\ud83d"}, {"text": 5}, {"text": "x", "messages": []}]
+    path = write(tmp_path / "d.jsonl", mixed + bad)
+    builder.build(lambda: iter(mixed + bad), tmp_path / "tfds")
+    for source, workers in ((path, 0), (path, 1), (str(tmp_path / "tfds"), 0)):
+        cache = tokens.load(source, tokenizer, template, tmp_path / f"{workers}", workers)
+        found = [cache.ids[a:b].tolist() for a, b in zip(cache.offsets, cache.offsets[1:], strict=False)]
+        eos = [tokenizer.eos_id]
+        ends = [tokenizer.encode(text) + eos for text in texts[:2]] + [tokenizer.encode(texts[2])]
+        assert found == [ends[0], template.tokenize(talk(1)["messages"])[0], *ends[1:]]
+        assert [cache.mask[cache.offsets[n] : cache.offsets[n + 1]].all() for n in range(4)] == [
+            True,
+            False,
+            True,
+            True,
+        ]
+        assert (cache.meta["dialogues"], cache.meta["texts"], cache.meta["rejected"]) == (4, 3, 4)
+        assert cache.meta["loss_tokens"] == cache.mask.sum() - 3  # nothing comes before a text's first token
+        reasons = sorted(cache.meta["reasons"].items())
+        assert reasons[0] == ("no loss-bearing token", 1) and reasons[1] == ("no messages", 2)
+        assert reasons[2][0].startswith("the tokenizer fails: ") and "surrogate" in reasons[2][0]
+
+
+def test_a_text_begins_as_the_tokenizer_begins_it(tmp_path, template):
+    backend = tokenizers.Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "a": 2}, unk_token="a"))
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>"})
+    path = write(tmp_path / "d.jsonl", [{"text": "a"}])
+    assert tokens.load(path, tokenizer, template, tmp_path / "cache").ids.tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize(

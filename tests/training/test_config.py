@@ -4,6 +4,7 @@ import jax
 import pytest
 from etils import epath
 
+from imitation_jax.data.mixture import Source
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.training import config as training
 from imitation_jax.training.config import check, claim, compare
@@ -38,6 +39,7 @@ def test_the_paper_s_training():
         ("accumulation", 3, "batch_size=8 is not a multiple of accumulation=3 x 4"),
         ("checkpoint.every", 0, "checkpoint.every=0 must be 1 or more"),
         ("checkpoint.keep", 0, "checkpoint.keep=0 must be 1 or more"),
+        ("data.token_budget", -1, "data.token_budget=-1 must be 0 .all. or more"),
         ("data.seq_len", 0, "data.seq_len=0 must be 1 or more"),
         ("steps", -1, "steps=-1 must be 0 or more"),
         ("remat", "half", "remat='half' is none of full, dots, none"),
@@ -55,6 +57,45 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_read(mesh, config,
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message):
         check(config, mesh)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("data.path", "/nowhere", "data.path=/nowhere and data.mixture are both given; choose one"),
+        ("data.token_budget", 5, "data.token_budget is for data.path; give each dataset of data.mixture its own"),
+        ("data.mixture.web.path", "", "data.mixture.web.path is empty; give --config.data.mixture.web.path="),
+        ("data.mixture.web.share", 1.0, "data.mixture.web.share=1.0 must be 0"),
+        ("data.mixture.chat.epochs", 0, "data.mixture.chat.epochs=0 must be 1 or more"),
+        ("data.mixture.chat.share", 0.5, "data.mixture.chat, data.mixture.web: every dataset has a share"),
+    ],
+)
+def test_a_mixture_is_checked_before_anything_is_read(mesh, config, key, value, message):
+    config.data.path = ""
+    config.data.mixture.chat = training.source("/nowhere")
+    config.data.mixture.web = training.source("/nowhere", share=0.25)
+    check(config, mesh)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=message):
+        check(config, mesh)
+
+
+def test_a_dataset_of_a_mixture_may_leave_keys_out_but_not_invent_them():
+    config = training.get_config()
+    config.data.mixture.chat = {"path": "here", "token_budget": 300_000}
+    assert training.sources(config) == {"data.mixture.chat": Source("here", token_budget=300_000)}
+    config.data.mixture.chat.weight = 0.5
+    with pytest.raises(ValueError, match="data.mixture.chat has no key 'weight', only epochs, path, share, token_bud"):
+        training.sources(config)
+
+
+def test_a_mixture_s_keys_belong_to_the_run(tmp_path, config):
+    config.data.path = ""
+    config.data.mixture.chat = training.source("here")
+    claim(epath.Path(tmp_path), config)
+    config.data.mixture.chat.token_budget = 300_000
+    with pytest.raises(ValueError, match="data.mixture.chat.token_budget .0 there, 300000 now.; use a new --workdir"):
+        compare(epath.Path(tmp_path), config)
 
 
 def test_a_sequence_axis_that_does_not_divide_the_rows(config):

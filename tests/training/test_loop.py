@@ -3,11 +3,14 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 
 import pytest
+from absl import logging
 
+from imitation_jax.training import config as training
 from imitation_jax.training.loop import train
 
 # What a restart must reproduce bit for bit; the others are times.
@@ -76,6 +79,25 @@ def test_sigterm_and_another_mesh(config, tmp_path, write_dialogues, assert_clos
     before = (moved / "metrics.jsonl").read_text()
     assert go(config, moved) is True
     assert (moved / "metrics.jsonl").read_text() == before
+
+
+def test_a_mixture_is_trained_on(config, tmp_path, write_dialogues, monkeypatch):
+    (tmp_path / "web.jsonl").write_text(
+        "".join(json.dumps({"text": f"snow melts {n} times"}) + "\n" for n in range(99))
+    )
+    config.data.mixture.chat = training.source(config.data.path, token_budget=1500)
+    config.data.mixture.web = training.source(str(tmp_path / "web.jsonl"), share=0.25)
+    config.data.path = ""
+    config.epochs, config.steps = 1, 0
+    said = []
+    monkeypatch.setattr(logging, "info", lambda text, *args: said.append((text, args)))
+    assert go(config, tmp_path / "run") is True
+    facts = dict(args for text, args in said if text == "%s: %s")
+    chat, web = facts["data.mixture.chat"], facts["data.mixture.web"]
+    assert "over_budget 0" not in chat and "over_budget 0, " in web and "texts 99" in web and " share 0.2" in web
+    (whole,) = (text % args for text, args in said if str(text).startswith("data: "))
+    (loss_tokens,) = re.findall(r"loss_tokens ([\d,]+)", whole)
+    assert sum(line["loss_tokens"] for line in records(tmp_path / "run")) == int(loss_tokens.replace(",", ""))
 
 
 def test_a_run_that_only_gets_nan_stops(config, tmp_path):
