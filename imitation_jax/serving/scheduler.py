@@ -105,6 +105,16 @@ class Scheduler:
             self._changed.notify()
         self._thread.join()
 
+    @property
+    def waiting(self) -> int:
+        """Wishes in the queue."""
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    @property
+    def writing(self) -> int:
+        """Texts that have a row."""
+        return sum(len(lane.writing) for lane in self._lanes.values())
+
     def submit(
         self, model: str, wishes: Sequence[Wish], tell: Callable[[int, News | Score | Exception], None]
     ) -> list[Ticket]:
@@ -120,7 +130,7 @@ class Scheduler:
         """
         tickets = [Ticket(wish, lambda news, index=index: tell(index, news)) for index, wish in enumerate(wishes)]
         with self._changed:
-            if sum(len(lane.waiting) for lane in self._lanes.values()) + len(tickets) > self.queue:
+            if self.waiting + len(tickets) > self.queue:
                 raise FullError(max(1, math.ceil(self._lanes[model].seconds_to_free)))
             self._lanes[model].waiting.extend(tickets)
             self._changed.notify()
@@ -147,7 +157,7 @@ class Scheduler:
         last, tokens = time.monotonic(), 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or any(lane.waiting or lane.writing for lane in lanes))
+                self._changed.wait_for(lambda: self._closing or self.waiting or self.writing)
                 if self._closing:
                     return
             for lane in lanes:
@@ -158,8 +168,8 @@ class Scheduler:
                     lane.fail(error, self._changed)
             now = time.monotonic()
             if now - last >= SECONDS_BETWEEN_LINES and tokens:
-                writing, waiting = sum(len(lane.writing) for lane in lanes), sum(len(lane.waiting) for lane in lanes)
-                logging.info("%.0f tokens/s; %d writing, %d waiting", tokens / (now - last), writing, waiting)
+                rate = tokens / (now - last)
+                logging.info("%.0f tokens/s; %d writing, %d waiting", rate, self.writing, self.waiting)
                 last, tokens = now, 0
 
 

@@ -92,7 +92,8 @@ def _load(source: str, name: str, settings: Settings) -> ServedModel:
     return ServedModel(name, engine, slots)
 
 
-def _run(app: ASGIApp, bound: socket.socket, names: list[str]) -> None:
+def http_server(app: ASGIApp) -> uvicorn.Server:
+    """Not yet running."""
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -102,11 +103,15 @@ def _run(app: ASGIApp, bound: socket.socket, names: list[str]) -> None:
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    bound.listen(config.backlog)
+    return uvicorn.Server(config)
+
+
+def _run(app: ASGIApp, bound: socket.socket, names: list[str]) -> None:
+    bound.listen()
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     logging.info("serving %s: chat page %s/, OpenAI's API %s/v1", ", ".join(names), url, url)
     # uvicorn raises the signal that ended it once more, and this one is a good end.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[bound])
+    http_server(app).run(sockets=[bound])
     logging.info("stopped")

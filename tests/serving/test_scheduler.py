@@ -1,0 +1,78 @@
+import queue
+import threading
+
+import pytest
+
+from imitation_jax.inference.engine import Engine, ScoreRequest
+from imitation_jax.inference.session import Session
+from imitation_jax.inference.writer import GenerateRequest
+from imitation_jax.serving.scheduler import FullError, News, Scheduler, Wish
+
+NO_STOP = frozenset()
+
+
+@pytest.fixture
+def scheduler(student):
+    engines = {name: Engine(student, batch_size=2) for name in ("one", "other")}
+    scheduler = Scheduler(engines, rows=2, slots={"one": 64, "other": 64}, queue=8)
+    scheduler.start()
+    yield scheduler
+    scheduler.close()
+
+
+def fulfilled(scheduler, model, *wishes):
+    """What the last news of each wish are."""
+    news: queue.Queue = queue.Queue()
+    scheduler.submit(model, wishes, lambda *one: news.put(one))
+    last = {}
+    while len(last) < len(wishes):
+        index, one = news.get()
+        if not isinstance(one, News) or one.finish_reason:
+            last[index] = one
+    return [last[index] for index in range(len(wishes))]
+
+
+def test_two_models_write_and_score_in_turns(scheduler, engine):
+    texts = [GenerateRequest([n], 20, stop_ids=NO_STOP) for n in range(5)]
+    score = ScoreRequest([1], [2, 3, 4], 0)
+    found = {}
+
+    def ask(model):
+        found[model] = fulfilled(scheduler, model, *map(Wish, texts), Wish(score))
+
+    threads = [threading.Thread(target=ask, args=(model,)) for model in ("one", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wanted = [generation.ids for generation in engine.generate(texts)]
+    for *news, scored in found.values():
+        assert [one.ids for one in news] == wanted
+        assert scored.logprob == pytest.approx(engine.score([score])[0].logprob, abs=1e-4)
+
+
+def test_a_wish_that_the_engine_refuses_takes_no_other_with_it(scheduler):
+    good, long = GenerateRequest([1], 20, stop_ids=NO_STOP), GenerateRequest([1], 64, stop_ids=NO_STOP)
+    first, refused, last = fulfilled(scheduler, "one", Wish(good), Wish(long), Wish(good))
+    assert len(first.ids) == len(last.ids) == 20
+    assert isinstance(refused, ValueError) and "do not fit 64 tokens" in str(refused)
+
+
+def test_all_or_none_of_the_wishes_are_queued(scheduler):
+    with pytest.raises(FullError):
+        scheduler.submit("one", [Wish(GenerateRequest([1], 1))] * 9, print)
+    assert scheduler.waiting == 0
+
+
+def test_after_a_failure_of_the_device_all_are_told_and_the_next_is_served(scheduler, monkeypatch):
+    step = Session.step
+
+    def fail(session, *args):
+        monkeypatch.setattr(Session, "step", step)
+        raise RuntimeError("out of memory")
+
+    wish = Wish(GenerateRequest([1], 20, stop_ids=NO_STOP))
+    whole = fulfilled(scheduler, "one", wish)[0].ids
+    monkeypatch.setattr(Session, "step", fail)
+    assert [str(error) for error in fulfilled(scheduler, "one", wish, wish)] == ["out of memory"] * 2
+    assert [news.ids for news in fulfilled(scheduler, "one", wish, wish)] == [whole] * 2
