@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from imitation_jax.inference import score
+from imitation_jax.inference import generate, score
 
 GIB = 2**30
 
@@ -39,7 +39,8 @@ class Memory:
         weights = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
         self._token = 8 * weights // config.hidden_size + 3 * self.slot
         # Of logits: three times a chunk's when scoring, six times the rows' when drawing.
-        self._fixed = 4 * max(3 * score.CHUNK, 6 * power(batch_size, 1)) * config.vocab_size
+        drawn = max(power(batch_size, 1), generate.GUESSED_ROWS * generate.GUESS)
+        self._fixed = 4 * max(3 * score.CHUNK, 6 * drawn) * config.vocab_size
         if mesh.shape["fsdp"] > 1:
             # Weights that a device gathers to use them: two layers and the embedding.
             layer = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
