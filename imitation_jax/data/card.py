@@ -44,6 +44,15 @@ def get_config() -> ConfigDict:
     return config
 
 
+def check(config: ConfigDict) -> None:
+    """Raises FileNotFoundError or ValueError where `write` would, for what is better said before hours of work."""
+    _tokenizer(config.get("card") or get_config())
+
+
+def _tokenizer(settings: ConfigDict) -> Tokenizer | None:
+    return load_tokenizer(settings.tokenizer) if settings.tokenizer else None
+
+
 def write(folder: Path, counts: Mapping[str, Any], dialogues: Path, config: ConfigDict) -> dict:
     """Writes `folder`/card.json and `folder`/index.html about the dialogues that were kept, and returns card.json.
 
@@ -55,8 +64,8 @@ def write(folder: Path, counts: Mapping[str, Any], dialogues: Path, config: Conf
     Args:
       folder: where to write; made if it is not there.
       counts: "rows", "dialogues", "rejected", "reasons" ({reason: rows}, most common first) and "funnel" ([{"step":
-        name, "rows": rows that are left after it, "changed": rows}, ...], the first is what was read, without "changed");
-        more keys, as "input", are kept.
+        name, "rows": rows that are left after it}, ...], the first is what was read); more keys are kept, and of those
+        "input" (paths), "sources" ({name: dialogues}) and a step's "changed" (rows) are shown.
       dialogues: dialogues.jsonl, whole.
       config: the data config, which the page shows; it uses `config.card` and `config.language`, or their defaults.
 
@@ -65,8 +74,7 @@ def write(folder: Path, counts: Mapping[str, Any], dialogues: Path, config: Conf
     """
     settings = config.get("card") or get_config()
     told = config.get("language") or language.get_config()
-    tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else None
-    measured, samples = measure(dialogues, counts["dialogues"], settings, told, tokenizer)
+    measured, samples = measure(dialogues, counts["dialogues"], settings, told, _tokenizer(settings))
     card = dict(counts) | measured
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -135,3 +135,18 @@ def test_a_training_file_that_holds_no_dialogues_is_refused(config, tmp_path):
     config.training = config.input
     with pytest.raises(ValueError, match="has no user turn; give a folder that prepare wrote"):
         heldout.select(config, str(tmp_path / "out"))
+
+
+def test_command(config, tmp_path, command):
+    flags = [
+        "--config=configs/data/heldout_prompts.py",
+        f"--config.input={config.input}",
+        f"--output={tmp_path / 'out'}",
+    ]
+    done = command("prepare", *flags, f"--config.training={config.training}", "--config.n=4")
+    assert done.returncode == 0, done.stderr
+    assert [row["id"] for row in lines(tmp_path / "out" / "prompts.jsonl")] == ["0", "1", "2", "3"]
+    done = command("prepare", *flags, f"--config.training={config.training}")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith(
+        "out exists: delete it, or give another folder"
+    )
