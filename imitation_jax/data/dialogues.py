@@ -1,12 +1,14 @@
 """The dialogue file: JSON Lines, `{"id", "source", "messages": [{"role", "content"}, ...]}`, further keys untouched."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from imitation_jax.data import rows
 from imitation_jax.data.rows import Rejected
 
 ROLES = ("system", "user", "assistant")
+PLACE = re.compile(r"(:\d+|\[\d+\])( and on)?\Z")
 
 
 def check(dialogue: dict) -> None:
@@ -60,6 +62,12 @@ def id_of(where: str, given: object) -> str:
     return str(given) if isinstance(given, str | int) and given != "" else where.rsplit("/", 1)[-1]
 
 
+def named(where: str, row: dict) -> dict:
+    """`row` with an id, else its place, and a source, else its file's name, both without folders."""
+    source = row["source"] if isinstance(row.get("source"), str) else PLACE.sub("", where.rsplit("/", 1)[-1])
+    return {"id": None, "source": None} | row | {"id": id_of(where, row.get("id")), "source": source}
+
+
 def with_own_id(dialogue: dict, seen: set[str]) -> dict:
     """`dialogue` with an id that is not in `seen` yet (and is then): a new one's old id stays as `original_id`."""
     own, count = dialogue["id"], 1
@@ -108,8 +116,5 @@ def read(path: str, max_bytes: int = rows.MAX_BYTES) -> Iterator[tuple[str, dict
 
     A row without `id` or `source`, as other trainers accept it, gets its place and the file's name.
     """
-    name = str(path).rstrip("/").rsplit("/", 1)[-1]
     for where, row in rows.read(path, max_bytes):
-        if isinstance(row, dict):
-            row = accepted(where, {"id": f"{name}{where[len(str(path)) :]}", "source": name} | row)
-        yield where, row
+        yield where, accepted(where, named(where, row)) if isinstance(row, dict) else row

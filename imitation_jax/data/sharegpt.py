@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from imitation_jax.data import dialogues, rows
 from imitation_jax.data.rows import Rejected
+from imitation_jax.data.web_markdown import to_markdown
 
 ROLES = {
     "human": "user",
@@ -16,7 +17,14 @@ ROLES = {
     "system": "system",
 }
 TURNS = ("conversations", "items", "messages")
-OWN_KEYS = ("id", "source", "messages", "leading_turn_dropped")  # a row's own would overwrite what is made here
+COUNTS = {"html": "html_turns", "artefacts": "artefact_turns"}
+OWN_KEYS = (
+    "id",
+    "source",
+    "messages",
+    "leading_turn_dropped",
+    *COUNTS.values(),
+)  # a row's own would overwrite what is made here
 
 
 def read(paths: Iterable[str], max_bytes: int = rows.MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
@@ -24,7 +32,9 @@ def read(paths: Iterable[str], max_bytes: int = rows.MAX_BYTES) -> Iterator[tupl
 
     Dumps repeat ids, so a row is known by its place: the second dialogue with an id gets one of its own and keeps
     the dump's under `original_id`. A dialogue whose first turn is the model's (the later part of a thread that the
-    dump split) loses that turn, as in the lineage's cleaning, and says so under `leading_turn_dropped`.
+    dump split) loses that turn, as in the lineage's cleaning, and says so under `leading_turn_dropped`. Turns of HTML
+    become markdown and the page's artefacts go, see `web_markdown.to_markdown`; `html_turns` and `artefact_turns` say
+    how many turns changed, if any.
 
     Args:
       paths: JSON lists or JSON Lines, gzipped or not.
@@ -45,6 +55,11 @@ def _dialogue(where: str, row: dict) -> dict:
     if _role(messages[first] if len(messages) > first else None) == "assistant":
         del messages[first]
         dialogue["leading_turn_dropped"] = True
+    whole = [message for message in messages if isinstance(message, dict)]
+    texts, changed = to_markdown([(message["role"], message["content"]) for message in whole])
+    for message, text in zip(whole, texts, strict=True):
+        message["content"] = text
+    dialogue |= {COUNTS[name]: count for name, count in changed.items()}
     return dialogue | {name: value for name, value in row.items() if name not in (key, *OWN_KEYS)}
 
 
