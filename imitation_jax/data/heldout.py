@@ -149,7 +149,7 @@ def _unfit(prompt: dict, first: dict[tuple[str, ...], str], told: ConfigDict) ->
     if any(map(categories.is_coding, texts)):
         return "coding"
     spoken = language.of_turn("\n".join(texts), told)
-    return "" if spoken == "en" else f"not English: {spoken or 'too short to tell'}"
+    return "" if spoken == "en" else f"not English: {spoken or 'tells no language'}"
 
 
 def _asked(dialogue: dict) -> Iterator[str]:

@@ -22,7 +22,7 @@ FIT = [
 UNFIT = {
     "Write a Python function that reverses a list of numbers.": "coding",
     "Warum ist der Himmel am Abend oft so schön rot?": "not English: de",
-    "42 :-)": "not English: too short to tell",
+    "42 :-)": "not English: tells no language",
     "What is the capital of Mongolia, and how many people live in it?": "near a training query: BLEU 79.17 with 1",
     FIT[0]: "came before: 0",
 }
