@@ -18,13 +18,18 @@ OUTPUT = command.define_string("output", None, "Folder to write; it must not exi
 
 def main() -> int:
     config = CONFIG.value
+    if config.get("format") == "prompts":
+        from imitation_jax.data import heldout
+
+        heldout.select(config, OUTPUT.value)
+        return 0
     from imitation_jax.data.prepare import prepare
 
     texts = {}
     if "decontaminate" in config.steps and config.decontaminate.files:
         from imitation_jax.evaluation.contamination import texts_of_files
 
-        texts = texts_of_files(config.decontaminate.files, config.decontaminate.keys)
+        texts = texts_of_files(config.decontaminate.files, config.decontaminate.text_keys)
     prepare(config, OUTPUT.value, texts)
     return 0
 

@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     # Evaluation data, comma-separated: JSON Lines, JSON lists, CSV with a header, tfds:NAME:SPLIT.
     config.decontaminate.files = ""
     # An item's text is what it holds under these keys.
-    config.decontaminate.keys = (
+    config.decontaminate.text_keys = (
         "prompt,instruction,question,query,problem,context,passage,text,choices,choice0,choice1,choice2,choice3"
     )
     config.exact_duplicates = ConfigDict()

@@ -12,20 +12,19 @@ from types import SimpleNamespace
 from ml_collections import ConfigDict
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-READ = 4_000  # characters of a turn that are looked at
-CLASSIFIED = 600  # of what is left of them
+GLANCED_AT = 400  # characters in which function words are looked for
+READ = 2_000  # characters of a turn that are looked at if they do not tell
+CLASSIFIED = 500  # of what is left of them
 FENCED = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|\$\$.*?(?:\$\$|\Z)", re.DOTALL)
 NO_LANGUAGE = re.compile(r"`[^`\n]*`|(?:https?://|www\.)\S+|</?[a-zA-Z][^<>\n]{0,300}>")
 SYMBOLS = b'{}()[];=<>_/\\|#$&%+@^~`"'
 LETTERS = string.ascii_letters.encode()
 FOREIGN_LETTER = re.compile(r"[^\W\d_a-zA-Z]")
-WORD = re.compile(r"[a-z]+")
 # Frequent in English, and no words of the other languages that are written without accents.
 ENGLISH = frozenset(
     "the and that for with you this are not what how can my your which from have would there their they about when "
-    "will should does these those because could make more other some into than then them its it's is in".split()
+    "will should does these those because could make more other some into than then them its it's were been".split()
 )
-NOT_ALONE = frozenset(["is", "in"])  # Dutch and German have them too: they count only beside others
 LEAST_ENGLISH_WORDS = 3
 LEAST_ENGLISH_SHARE = 0.12
 CODE_SYMBOLS = 0.09  # of the characters; 1% of English turns have as many, 3 of 4 code blocks have more
@@ -47,6 +46,8 @@ def get_config() -> ConfigDict:
 
 def of_turn(text: str, settings: SimpleNamespace) -> str | None:
     """The language of a turn, an ISO 639-1 code, or None where it tells none."""
+    if settings.keep == "en" and _has_english_words(text[:GLANCED_AT]):
+        return "en"
     text = text[:READ]
     if "`" in text or "~~~" in text or "$$" in text:
         text = FENCED.sub(" ", text)
@@ -60,10 +61,10 @@ def of_turn(text: str, settings: SimpleNamespace) -> str | None:
         return "en"
     if 10 * foreign < letters and _count(raw, SYMBOLS) > CODE_SYMBOLS * (len(text) - text.count(" ")):
         return None
-    scores = dict(_detector().rank(text))
-    best = max(scores, key=scores.get)
-    if scores.get(settings.keep, 0.0) >= settings.probability:
-        return settings.keep
+    best, probability = _detector().classify(text)
+    if best != settings.keep and 1 - probability >= settings.probability:
+        if dict(_detector().rank(text)).get(settings.keep, 0.0) >= settings.probability:
+            return settings.keep
     return None if best == "zxx" else best  # zxx: no language at all
 
 
@@ -73,6 +74,12 @@ def others(dialogue: dict, settings: SimpleNamespace) -> list[str]:
     A dialogue none of whose turns tells a language is looked at as one text.
     """
     texts = [turn["content"] for turn in dialogue["messages"]]
+    if settings.keep == "en":
+        wanted = settings.least_turns * len(texts)  # then it is kept, whatever the other turns tell
+        for text in texts:
+            wanted -= _has_english_words(text[:GLANCED_AT])
+            if wanted <= 0:
+                return []
     told = [language for text in texts if (language := of_turn(text, settings))]
     if not told:
         told = [language for language in [of_turn("\n".join(texts), settings)] if language]
@@ -81,9 +88,8 @@ def others(dialogue: dict, settings: SimpleNamespace) -> list[str]:
 
 
 def _has_english_words(text: str) -> bool:
-    words = WORD.findall(text.lower())
-    known = [word for word in words if word in ENGLISH]
-    return len(known) >= max(LEAST_ENGLISH_WORDS, LEAST_ENGLISH_SHARE * len(words)) and not NOT_ALONE >= set(known)
+    words = text.lower().split()
+    return sum(map(ENGLISH.__contains__, words)) >= max(LEAST_ENGLISH_WORDS, LEAST_ENGLISH_SHARE * len(words))
 
 
 def _count(raw: bytes, wanted: bytes) -> int:

@@ -15,6 +15,7 @@ import array
 import functools
 import hashlib
 import json
+import os
 import tempfile
 import unicodedata
 
@@ -26,7 +27,8 @@ SHINGLE = 5  # bytes
 BLOCK = 512  # shingles whose hashes stay in a core's cache
 RECENT = 2**18  # band keys that wait in a dict before they are sorted into arrays
 MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of splitmix64 (Steele et al. 2014)
-GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+HALF = np.uint64(32)
 
 
 def get_config() -> ConfigDict:
@@ -46,6 +48,7 @@ def get_config() -> ConfigDict:
     return config
 
 
+@functools.lru_cache(64)  # two steps ask for the same dialogue's, one after the other
 def normalise(text: str) -> str:
     """Lower case, single spaces, no punctuation at the ends of words, full-width letters and ligatures as plain ones.
 
@@ -71,7 +74,8 @@ def shingles(query: str) -> np.ndarray:
     """(distinct,) uint64, the sorted distinct runs of 5 bytes of UTF-8, each as a number."""
     raw = _encoded(query)
     windows = np.ndarray((max(0, len(raw) - SHINGLE + 1),), "<u8", raw + bytes(8), strides=(1,))
-    return np.unique(windows & np.uint64(2 ** (8 * SHINGLE) - 1))
+    windows = np.sort(windows & np.uint64(2 ** (8 * SHINGLE) - 1))
+    return windows[np.append(True, windows[1:] != windows[:-1])[: len(windows)]]
 
 
 def similar(one: np.ndarray, other: np.ndarray, settings) -> float | None:
@@ -85,13 +89,11 @@ def similar(one: np.ndarray, other: np.ndarray, settings) -> float | None:
 def bands(shingles: np.ndarray, settings) -> np.ndarray:
     """(bands,) uint64: two queries of Jaccard similarity s share one of these with chance s ** hashes_a_band."""
     factors = _factors(settings.bands * settings.hashes_a_band)
-    mixed, least = _mix(shingles), np.full(len(factors), 2**64 - 1, np.uint64)
+    mixed, least = (_mix(shingles) >> HALF).astype(np.uint32), np.full(len(factors), 2**32 - 1, np.uint32)
     for begin in range(0, len(mixed), BLOCK):
         np.minimum(least, np.multiply.outer(mixed[begin : begin + BLOCK], factors).min(axis=0), out=least)
-    keys = np.arange(settings.bands, dtype=np.uint64)
-    for column in least.reshape(settings.bands, -1).T:
-        keys = _mix(keys ^ column)
-    return keys
+    hashes = least.astype(np.uint64).reshape(settings.bands, settings.hashes_a_band)
+    return _mix((hashes * _mix(_steps(settings.hashes_a_band))).sum(axis=1) + _steps(settings.bands))
 
 
 def compared(query: str, settings) -> bool:
@@ -145,9 +147,9 @@ class NearDuplicates:
             if (jaccard := similar(own, others, self._settings)) is not None:
                 found = near_reason(earlier, jaccard)
                 break
-        self._file.seek(self._ends[-1])
-        self._file.write(json.dumps([dialogue["id"], asked]).encode())
-        self._ends.append(self._file.tell())
+        if candidates:  # which were read
+            self._file.seek(0, os.SEEK_END)
+        self._ends.append(self._ends[-1] + self._file.write(json.dumps([dialogue["id"], asked]).encode()))
         return found
 
     def _read(self, row: int) -> tuple[str, np.ndarray]:
@@ -174,10 +176,13 @@ class _Buckets:
             for at in np.flatnonzero(last > first):
                 found.update(rows[first[at] : last[at]].tolist())
         for key, before in zip(keys.tolist(), count.tolist(), strict=True):
-            bucket = self._recent.setdefault(key, [])
-            found.update(bucket)
-            if before + len(bucket) < self._most:
-                bucket.append(row)
+            bucket = self._recent.get(key)
+            if bucket is not None:
+                found.update(bucket)
+                if before + len(bucket) < self._most:
+                    bucket.append(row)
+            elif before < self._most:
+                self._recent[key] = [row]
         if len(self._recent) > RECENT:
             self._sort()
         return found
@@ -205,8 +210,11 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+def _steps(count: int) -> np.ndarray:
+    return np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
+
+
 @functools.cache
 def _factors(count: int) -> np.ndarray:
-    """Odd numbers: multiplying by one permutes all 64-bit numbers."""
-    steps = (np.arange(1, count + 1, dtype=np.uint64)) * np.uint64(GOLDEN)
-    return _mix(steps) | np.uint64(1)
+    """(count,) uint32, odd numbers: multiplying by one permutes all 32-bit numbers."""
+    return (_mix(_steps(count)) >> HALF).astype(np.uint32) | np.uint32(1)

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.data import builder, card, cleaning, rows, sources
 from imitation_jax.data.cleaning import Cleaned
 from imitation_jax.data.rows import Rejected
+from imitation_jax.data.sources import input_files
 from imitation_jax.progress import progress
 
-WILDCARDS = "*?["
+SOURCES_TOLD = 20
 # What the readers note in a dialogue that they changed -> what the card calls their sum.
 NOTES = {
     "leading_turn_dropped": "leading_turns_dropped",
@@ -63,6 +63,7 @@ def prepare(config: ConfigDict, output: str, texts: Mapping[str, str] | None = N
     """
     files = _files(config)
     names, settings = cleaning.steps(config), cleaning.settings(config, dict(texts or {}))
+    card.check(config)
     paths = [path for some in files.values() for path in some]
     folder = Path(output)
     if "://" in str(output):
@@ -123,29 +124,6 @@ def _files(config: ConfigDict) -> dict[str, list[str]]:
     return {name: input_files(paths, key) for key, (name, paths) in given.items()}
 
 
-def input_files(paths: str, key: str = "config.input") -> list[str]:
-    """The files that comma-separated paths and patterns name, each pattern's in sorted order; `key` holds them."""
-    found = []
-    for given in filter(None, (path.strip() for path in paths.split(","))):
-        files = [given] if epath.Path(given).exists() else _matches(given)
-        if not files:
-            raise FileNotFoundError(f"{key}: no file {given}")
-        if folders := [file for file in files if epath.Path(file).is_dir()]:
-            raise ValueError(f"{key}: {folders[0]} is a folder; name its files, for example {folders[0]}/*.json")
-        found += files
-    if not found:
-        raise ValueError(f"{key} is empty: give --{key}=PATH[,PATH...]")
-    return found
-
-
-def _matches(pattern: str) -> list[str]:
-    parts = epath.Path(pattern).parts
-    at = next((i for i, part in enumerate(parts) if any(mark in part for mark in WILDCARDS)), None)
-    if at is None:
-        return []
-    return sorted(map(str, epath.Path(*parts[:at]).glob("/".join(parts[at:]))))
-
-
 def _said(step: dict) -> str:
     dropped, changed = step.get("dropped", 0), step.get("changed", 0)
     return (f", {dropped:,} dropped" if dropped else "") + (f", {changed:,} changed" if changed else "")
@@ -154,7 +132,7 @@ def _said(step: dict) -> str:
 def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
     """Writes dialogues.jsonl and rejected.jsonl, and counts what is not in them or would take long to count again."""
     dropped: dict[str, collections.Counter] = {name: collections.Counter() for name in (*cleaning.READERS, *names)}
-    changed, notes, removed = (collections.Counter() for _ in range(3))
+    changed, notes, removed, origins = (collections.Counter() for _ in range(4))
     kept = 0
     with (
         open(folder / "dialogues.jsonl", "w", encoding="utf-8") as good,
@@ -168,8 +146,9 @@ def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
                 continue
             good.write(rows.line(item))
             kept += 1
+            origins[str(item["source"])] += 1
             notes.update(note for note in NOTES if note in item)
-            removed.update(item.get("personal_data", {}) if "personal_data" in names else {})
+            removed.update(item["personal_data"] if "personal_data" in steps else {})
     reasons = sum(dropped.values(), collections.Counter())
     left = kept + reasons.total()
     funnel = [{"step": "read", "rows": left}]
@@ -182,6 +161,7 @@ def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
         "dialogues": kept,
         "rejected": reasons.total(),
         "reasons": dict(reasons.most_common()),
+        "sources": dict(origins.most_common(SOURCES_TOLD)),
         **{name: notes[note] for note, name in NOTES.items()},
         **({"personal_data_replaced": dict(removed.most_common())} if "personal_data" in names else {}),
         "funnel": funnel,

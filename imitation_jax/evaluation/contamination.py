@@ -61,7 +61,7 @@ def texts_of_files(files: str, keys: str) -> dict[str, str]:
             for where, row in read_rows(path):
                 text = "\n".join(words for name in names if name in row for words in _words(row[name]))
                 if not text.strip():
-                    raise ValueError(f"{where}: has no text under {keys} (config.decontaminate.keys)")
+                    raise ValueError(f"{where}: has no text under {keys} (config.decontaminate.text_keys)")
                 found[where] = text
     return found
 
