@@ -2,8 +2,8 @@
 
 Command:   python -m imitation_jax.prepare --config=configs/data/heldout_prompts.py --config.input=PROMPTS
            --config.training=DATASET --output=DIR
-Hardware:  any CPU; about 1 GB of memory for every million words of prompts and 50,000 training queries.
-Time:      on one core about 1,000 prompts a second for every 50,000 training queries, and 5 s for each 50,000.
+Hardware:  any CPU; about 1 GB of memory, as training queries are indexed 50,000 at a time.
+Time:      on one core, for each 50,000 training queries 5 s and another second for every 1,000 prompts.
 Expected:  DIR/prompts.jsonl, which collect and evaluate take, and every other row in DIR/rejected.jsonl, with the BLEU
            and the id of its nearest training query. Coding is guessed by patterns (data/categories.py).
 """
