@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from imitation_jax.progress import progress
 
 FORMAT = 2  # goes up when the same inputs would give other arrays
 DIALOGUES_A_TASK = 32
+THREADS = 4  # more would wait for the interpreter's lock, which a fifth of the work holds
+
+_worker = threading.local()  # what a worker tokenises with, be it a process or a thread
 
 
 class Tokens:
@@ -75,9 +79,9 @@ def load(path: str, tokenizer, template, cache_dir: str, workers: int = 0) -> To
       path: a file of dialogues or texts (.jsonl, .json, gzipped or not), a folder that `prepare` wrote, or a tfds
         dataset folder; local or in a bucket.
       tokenizer, template: give `fingerprint`; `template.tokenize(messages)` gives (ids, mask) of a dialogue,
-        `tokenizer.encode` and `eos_id` the ids of a text.
+        `tokenizer.encode_batch` and `eos_id` the ids of a text.
       cache_dir: local folder that holds one folder for each combination of dialogues, tokenizer and template.
-      workers: processes that tokenise; 0 does it here.
+      workers: processes that tokenise; 0 does it on threads.
 
     Raises:
       FileNotFoundError: nothing at `path`.
@@ -191,29 +195,29 @@ def _or_text(item: tuple[str, dict | Rejected]) -> tuple[str, dict | Rejected]:
 def _tokenised(read: Iterable, tokenizer, template, workers: int) -> Iterator:
     """(ids uint32, mask uint8, whether it is plain text) or Rejected for each item of `read`, in order."""
     tasks = iter(lambda: list(itertools.islice(read, DIALOGUES_A_TASK)), [])
-    if not workers:
-        for task in tasks:
-            yield from _tokenise(task, tokenizer, template)
-        return
+    start = {"initializer": _start_worker, "initargs": (tokenizer, template)}
+    if workers:
+        context = multiprocessing.get_context("spawn")
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, **start)
+    else:
+        pool = concurrent.futures.ThreadPoolExecutor(THREADS, **start)
     # Few tasks wait at a time: a pool's own map would first read the whole dataset into memory.
     waiting = collections.deque()
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (tokenizer, template)) as pool:
+    with pool:
         for task in tasks:
             waiting.append(pool.submit(_tokenise, task))
-            if len(waiting) > 3 * workers:
+            if len(waiting) > 3 * (workers or THREADS):
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
 
 
-def _start_worker(*given) -> None:
-    global _given
-    _given = given
+def _start_worker(tokenizer, template) -> None:
+    _worker.tokenizer, _worker.template = tokenizer, template
 
 
-def _tokenise(task: list, *given) -> list:
-    tokenizer, template = given or _given
+def _tokenise(task: list) -> list:
+    tokenizer, template = _worker.tokenizer, _worker.template
     return [row if isinstance(row, Rejected) else _one(where, row, tokenizer, template) for where, row in task]
 
 
@@ -234,7 +238,7 @@ def _text_ids(text: str, tokenizer) -> tuple[list[int], list[int]]:
     if not text.strip():
         return [], []
     text.encode("utf-8")  # says better than the tokenizer what is wrong with half a surrogate pair
-    ids = tokenizer.encode(text, add_special_tokens=True)
+    (ids,) = tokenizer.encode_batch([text], add_special_tokens=True)  # other threads may work meanwhile
     if tokenizer.eos_id is not None and ids[-1:] != [tokenizer.eos_id]:
         ids.append(tokenizer.eos_id)
     return ids, [1] * len(ids)

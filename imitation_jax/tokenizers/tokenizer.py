@@ -70,7 +70,8 @@ class Tokenizer:
           follows: other text comes before, so sentencepiece's space before a text is left out.
         """
         lead = "\n" if follows and self._adds_prefix else ""
-        encoding = self.backend.encode(lead + text, add_special_tokens=False)
+        # Unlike `encode`, a batch lets other threads of this process work meanwhile.
+        (encoding,) = self.backend.encode_batch([lead + text], add_special_tokens=False)
         if not lead:
             return encoding.ids, encoding.offsets
         # A newline is a byte token that nothing merges with in a sentencepiece vocabulary, so it can be cut off again.
