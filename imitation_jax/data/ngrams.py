@@ -22,7 +22,7 @@ from imitation_jax.data.sharegpt import TURNS
 
 WORDS = 13
 FEWEST_WORDS = 8  # what is hashed: two times two times two words
-FORMAT = 1  # goes up when the same texts would give other hits
+FORMAT = 2  # goes up when the same texts would give other hits
 
 DELETED = re.compile(r"[^\w\s]+|_+")  # all that is neither letter nor digit nor whitespace; "_" is the rest of \w
 ASCII = "".join(map(chr, range(128)))
@@ -61,7 +61,9 @@ def normalise(text: str) -> str:
 
 
 def turns(row: dict) -> list[str]:
-    """The texts of all turns of a dialogue or of a row of a ShareGPT dump, whoever said them."""
+    """The texts of all turns of a dialogue or of a row of a ShareGPT dump, whoever said them, or a plain text's."""
+    if isinstance(row.get("text"), str) and not any(key in row for key in TURNS):
+        return [row["text"]]
     found = next((row[key] for key in TURNS if isinstance(row.get(key), list)), [])
     texts = (turn.get("content", turn.get("value")) for turn in found if isinstance(turn, dict))
     return [text for text in texts if isinstance(text, str)]

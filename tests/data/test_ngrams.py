@@ -116,7 +116,8 @@ def test_scan_gives_every_row_in_order_with_its_turns(tmp_path, monkeypatch):
         expected[number] = [3, 3] if number % 7 == 0 else []
     lines[11] = lines[11][:30]
     lines[12] = json.dumps({"conversations": [{"value": None}, "no turn", {"value": SHORT}]})
-    expected |= {11: [], 12: [0]}
+    lines[13] = json.dumps({"text": f"Once. {LONG}"})  # plain text, as a mixture trains on it
+    expected |= {11: [], 12: [0], 13: [0, 0]}
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     found = list(ngrams.scan(ngrams.Ngrams([LONG, SHORT]), rows.read(path)))
