@@ -54,6 +54,8 @@ def serve(sources: Mapping[str, str], settings: Settings, key: str | None) -> No
     for name in ("rows", "queue", "request_bytes", "seconds"):
         if not getattr(settings, name) > 0:
             raise ValueError(f"--{name}={getattr(settings, name)}: must be more than 0")
+    if not 0 <= settings.port < 2**16:  # some systems would take another one
+        raise ValueError(f"--port={settings.port}: must be from 0 to 65535")
     with _bind(settings.host, settings.port, key) as bound:
         models = {name: _load(source, name, settings) for source, name in sources.items()}
         engines = {name: model.engine for name, model in models.items()}
@@ -75,7 +77,7 @@ def _bind(host: str, port: int, key: str | None) -> socket.socket:
         bound = socket.socket(family, kind)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise OSError(f"--host={host} --port={port}: cannot be served there ({error})") from None
     return bound
 

@@ -1,11 +1,13 @@
 import queue
 import threading
 
+import jax
 import pytest
 
 from imitation_jax.inference.engine import Engine, ScoreRequest
 from imitation_jax.inference.session import Session
 from imitation_jax.inference.writer import GenerateRequest
+from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.serving.scheduler import FullError, News, Scheduler, Wish
 
 NO_STOP = frozenset()
@@ -13,8 +15,9 @@ NO_STOP = frozenset()
 
 @pytest.fixture
 def scheduler(student):
-    engines = {name: Engine(student, batch_size=2) for name in ("one", "other")}
-    scheduler = Scheduler(engines, rows=2, slots={"one": 64, "other": 64}, queue=8)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    engines = {name: Engine(student, mesh, batch_size=2) for name in ("one", "other")}
+    scheduler = Scheduler(engines, rows=2, slots={"one": 64, "other": 64}, queue=16)
     scheduler.start()
     yield scheduler
     scheduler.close()
@@ -46,6 +49,7 @@ def test_two_models_write_and_score_in_turns(scheduler, engine):
     for thread in threads:
         thread.join()
     wanted = [generation.ids for generation in engine.generate(texts)]
+    assert len(found) == 2
     for *news, scored in found.values():
         assert [one.ids for one in news] == wanted
         assert scored.logprob == pytest.approx(engine.score([score])[0].logprob, abs=1e-4)
@@ -60,7 +64,7 @@ def test_a_wish_that_the_engine_refuses_takes_no_other_with_it(scheduler):
 
 def test_all_or_none_of_the_wishes_are_queued(scheduler):
     with pytest.raises(FullError):
-        scheduler.submit("one", [Wish(GenerateRequest([1], 1))] * 9, print)
+        scheduler.submit("one", [Wish(GenerateRequest([1], 1))] * 17, print)
     assert scheduler.waiting == 0
 
 

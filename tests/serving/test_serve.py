@@ -11,19 +11,21 @@ import pytest
 from test_commands import one_line
 
 
-def test_it_serves_until_sigterm_and_lets_who_is_being_answered_finish(command, student_folder):
-    env_free = {"rows": 2, "context": 512}
-    flags = [f"--{name}={value}" for name, value in env_free.items()]
-    process = command.start("serve", f"--model={student_folder}", "--port=0", *flags)
+def until_it_serves(process) -> tuple[str, list[str]]:
+    """Its address, and what it has logged."""
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if found := re.search(r"serving student: chat page (http://127\.0\.0\.1:\d+)/", line):
-            break
-    assert found, "".join(lines)
+        if found := re.search(r"serving student: chat page (http://[\d.]+:\d+)/", line):
+            return found[1], lines
+    raise AssertionError("".join(lines))
+
+
+def test_it_serves_until_sigterm_and_lets_who_is_being_answered_finish(command, student_folder):
+    process = command.start("serve", f"--model={student_folder}", "--port=0", "--rows=2", "--context=512")
+    url, lines = until_it_serves(process)
     rest = threading.Thread(target=lambda: lines.extend(process.stderr))
     rest.start()
-    url = found[1]
     assert "<title>" in httpx.get(url).text
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0)
     asked = {"model": "student", "messages": [{"role": "user", "content": "the river"}], "temperature": 0}
@@ -43,7 +45,8 @@ def test_it_serves_until_sigterm_and_lets_who_is_being_answered_finish(command, 
         (["--host=::"], "--host=::: others could use this server"),
         (["--context=1000"], "--context=1000: student has 512 positions"),
         (["--rows=0"], "--rows=0: must be more than 0"),
-        (["--port=99999"], "--host=127.0.0.1 --port=99999: cannot be served there"),
+        (["--port=99999"], "--port=99999: must be from 0 to 65535"),
+        (["--host=192.0.2.1.example"], "--host=192.0.2.1.example: others could use"),
         (["--port=http"], "flag --port=http: invalid literal"),
         (["--template=nowhere.jinja"], "nowhere.jinja: no such chat template"),
     ],
@@ -62,12 +65,8 @@ def test_a_taken_port(command, student_folder):
 def test_a_public_address_is_served_to_who_has_the_key(command, student_folder, monkeypatch):
     monkeypatch.setenv("IMITATION_API_KEY", "a-secret")
     process = command.start("serve", f"--model={student_folder}", "--port=0", "--host=0.0.0.0")
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if found := re.search(r"chat page http://0\.0\.0\.0:(\d+)/", line):
-            break
-    url = f"http://127.0.0.1:{found[1]}/v1/models"
+    url, lines = until_it_serves(process)
+    url = url.replace("0.0.0.0", "127.0.0.1") + "/v1/models"
     assert httpx.get(url).status_code == 401
     assert httpx.get(url, headers={"Authorization": "Bearer a-secret"}).status_code == 200
     process.terminate()
