@@ -7,12 +7,11 @@ and one `Rejected` for the rest.
 
 import dataclasses
 import gzip
-import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 from etils import epath
 
@@ -24,6 +23,8 @@ TRAILING = "data after the end of the list"
 
 STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 STRUCTURE = re.compile(rb'[^"\[\]{},]*+')
+OPENING = re.compile(rb'\s*+\{\s*+"[^"\\]{0,200}"\s*+:')
+NOT_INSIDE = rb"(?<![:\[])(?<![:\[] )"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,8 @@ def line(row: dict) -> str:
 def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
     """Yields (where, object or Rejected) for each row of the file, in order; blank lines are no rows.
 
-    A file that begins with `[` is a JSON list unless it is named .jsonl; its rows are named `file[index]`.
+    A file that begins with `[` is a JSON list unless it is named .jsonl; its rows are named `file[index]`. Where a row
+    of a list is so damaged that its end cannot be told, reading goes on at what begins as the rows before it did.
 
     Args:
       path: a local path or a bucket's, .gz or not.
@@ -74,100 +76,197 @@ def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Re
       OSError: the file cannot be opened or read.
     """
     name = str(path)
-    return _read(name, max_bytes, _parse, lists=not name.removesuffix(".gz").endswith(".jsonl"))
+    with epath.Path(name).open("rb") as opened:
+        file = _File(name, opened)
+        head = file.more()
+        if head.lstrip().startswith(b"[") and not name.removesuffix(".gz").endswith(".jsonl"):
+            yield from _list_rows(file, bytearray(head.lstrip()[1:]), max_bytes, whole=True)
+        else:
+            yield from _line_rows(file, head, max_bytes, _parse)
 
 
 def read_lines(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, str | Rejected]]:
     """As `read`, for a text file: yields (where, line or Rejected) for each line that is not blank, stripped."""
-    return _read(str(path), max_bytes, _decode, lists=False)
+    with epath.Path(path).open("rb") as opened:
+        file = _File(str(path), opened)
+        yield from _line_rows(file, file.more(), max_bytes, _decode)
 
 
-def _read(name: str, max_bytes: int, parse: Callable[[str, bytes], Any], lists: bool) -> Iterator[tuple[str, Any]]:
-    zipped = name.endswith(".gz")
-    damage = ""
+def read_inside(path: str, key: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
+    """As `read`, for a file that is one object and its rows the list under `key`.
 
-    def chunks(file) -> Iterator[bytes]:
-        nonlocal damage
+    The first it yields is (path, what of the object stands before the list), {} if that cannot be read.
+    """
+    name, begin = str(path), re.compile(rb'"%b"\s*:\s*\[' % re.escape(key.encode()))
+    with epath.Path(name).open("rb") as opened:
+        file = _File(name, opened)
+        head = bytearray()
+        # A quote inside of a text is escaped: what looks like the key is one.
+        while not (found := begin.search(head)) and len(head) <= max_bytes and (more := file.more()):
+            head += more
+        if not found:
+            yield name, Rejected(name, None, file.damage or f"no list under '{key}'", *_text(head, len(head)))
+            return
+        before = _parse(name, bytes(head[: found.end()]) + b"]}")
+        yield name, {} if isinstance(before, Rejected) else before
+        yield from _list_rows(file, head[found.end() :], max_bytes, whole=False)
+
+
+class _File:
+    """Chunks of a file, unpacked where it is .gz; `damage` says what ended them too early."""
+
+    def __init__(self, name: str, opened: BinaryIO):
+        self.name, self.damage = name, ""
         # read1 hands over what could be unpacked before the damage; read would throw it away.
-        more = gzip.GzipFile(fileobj=file).read1 if zipped else file.read
-        try:
-            while chunk := more(CHUNK):
-                yield chunk
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            damage = f"the file is cut off or damaged here: {error}"
+        self._read = gzip.GzipFile(fileobj=opened).read1 if name.endswith(".gz") else opened.read
+        self._begun = False
 
-    with epath.Path(name).open("rb") as file:
-        rest = chunks(file)
-        first = next(rest, b"").removeprefix(UTF8_BOM)
-        is_list = lists and first.lstrip().startswith(b"[")
-        split = _split_list if is_list else _split_lines
-        head, size, place = bytearray(), 0, 0 if is_list else 1
-        for piece, end in split(itertools.chain([first], rest)):
+    def more(self) -> bytes:
+        """The next chunk; empty at the end."""
+        try:
+            chunk = b"" if self.damage else self._read(CHUNK)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self.damage, chunk = f"the file is cut off or damaged here: {error}", b""
+        begun, self._begun = self._begun, True
+        return chunk if begun else chunk.removeprefix(UTF8_BOM)
+
+
+def _line_rows(
+    file: _File, chunk: bytes, max_bytes: int, parse: Callable[[str, bytes], Any]
+) -> Iterator[tuple[str, Any]]:
+    head, size, line = bytearray(), 0, 1
+    while True:
+        *ended, rest = chunk.split(b"\n") if chunk else (b"", b"")
+        for piece in ended:
             size += len(piece)
             head += piece[: max_bytes + 1 - len(head)]
-            if end is None:
-                continue
-            where = f"{name}[{place}]" if is_list else f"{name}:{place}"
-            if end or damage:
-                last = parse(where, bytes(head))
-                if end != TRAILING and isinstance(last, dict):
-                    yield where, last
-                    where, head, size = f"{where} and on", bytearray(), 0
-                yield where, Rejected(where, None, damage or end, *_text(head, size))
+            where = f"{file.name}:{line}"
+            if file.damage:
+                yield from _last(where, parse(where, bytes(head)), file.damage, head, size)
             elif size > max_bytes:
-                yield where, Rejected(where, None, f"row of more than {max_bytes:,} bytes", *_text(head, size))
+                yield where, _too_long(where, max_bytes, head, size)
             elif head.strip():
                 yield where, parse(where, bytes(head))
-            head, size, place = bytearray(), 0, place + 1
+            head, size, line = bytearray(), 0, line + 1
+        if not chunk:
+            return
+        size += len(rest)
+        head += rest[: max_bytes + 1 - len(head)]
+        chunk = file.more()
 
 
-def _split_lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:
-    """Yields (piece, end): pieces of a row follow each other, the last has end "" (or what is wrong), others None."""
-    for chunk in chunks:
-        *lines, rest = chunk.split(b"\n")
-        for text in lines:
-            yield text, ""
-        yield rest, None
-    yield b"", ""
+def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> Iterator[tuple[str, dict | Rejected]]:
+    """Rows of a list; `buffer` begins inside of it. Behind it nothing may stand if it is the `whole` file."""
+    openings, index = _Openings(), 0
+    while True:
+        where, scan = f"{file.name}[{index}]", _Scan()
+        index += 1
+        while (end := scan.end(buffer)) < 0 and len(buffer) <= max_bytes and (more := file.more()):
+            buffer += more
+        raw = bytes(buffer if end < 0 else buffer[:end])
+        item = _parse(where, raw) if len(raw) <= max_bytes else None
+        if isinstance(item, dict):
+            openings.learn(raw)
+        elif (begin := openings.next(raw)) >= 0:
+            # The row's end was damaged too: brackets and strings are no guide to it.
+            yield where, _parse(where, raw[:begin].rstrip().removesuffix(b","))
+            del buffer[:begin]
+            continue
+        size = len(raw)
+        while end < 0 and (more := file.more()):
+            size += len(more)
+            del buffer[: scan.at]
+            buffer += more
+            scan.at = 0
+            if (end := scan.end(buffer)) >= 0:
+                size -= len(buffer) - end
+        if end < 0:
+            yield from _last(where, item, file.damage or "the list is cut off here", raw, size)
+            return
+        if raw.strip():
+            yield where, _too_long(where, max_bytes, raw, size) if item is None else item
+        if buffer[end : end + 1] == b",":
+            del buffer[: end + 1]
+            continue
+        del buffer[:end]
+        where = f"{file.name}[{index}]"
+        while (begin := openings.next(buffer)) < 0 and len(buffer) <= max_bytes and (more := file.more()):
+            buffer += more
+        behind = bytes(buffer[1:] if begin < 0 else buffer[1:begin])
+        size = len(behind)
+        while begin < 0 and (more := file.more()):
+            size += len(more)
+        if begin >= 0 or file.damage or (whole and behind.strip()):
+            reason = TRAILING if begin >= 0 else file.damage or TRAILING
+            yield where, Rejected(where, None, reason, *_text(behind, size))
+        if begin < 0:
+            return
+        del buffer[:begin]
+        index += 1
 
 
-def _split_list(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:
-    """As `_split_lines`, for the elements of a JSON list: finds their ends by brackets and strings, parses nothing."""
-    depth, in_string, escaped, trailing = 0, False, False, False
-    closed = False
-    for chunk in chunks:
-        begin = at = 0
-        while at < len(chunk) and not closed:
-            if escaped:
-                escaped = False
-                at += 1
-            elif in_string:
-                at = STRING.match(chunk, at).end()
-                # What stops a string is its end, or a backslash whose other half is in the next chunk.
-                escaped = chunk[at : at + 1] == b"\\"
-                in_string = chunk[at : at + 1] != b'"'
-                at += 1
-            else:
-                at = STRUCTURE.match(chunk, at).end()
-                mark = chunk[at : at + 1]
-                if mark in (b"]", b"}"):
-                    depth -= 1
-                    closed = depth <= 0
-                if closed or (mark == b"," and depth == 1):
-                    yield chunk[begin:at], ""
-                    begin = at + 1
-                if mark in (b"[", b"{"):
-                    depth += 1
-                    if depth == 1:
-                        begin = at + 1
-                in_string = mark == b'"'
-                at += 1
-        trailing = trailing or (closed and bool(chunk[begin:].strip()))
-        yield chunk[begin:], None
-    if closed:
-        yield b"", TRAILING if trailing else ""
-    else:
-        yield b"", "the list is cut off here"
+class _Scan:
+    """Finds where a row of a list ends by brackets and strings; parses nothing."""
+
+    def __init__(self):
+        self.at = 0  # what stands before it was looked at
+        self._depth, self._in_string = 1, False
+
+    def end(self, buffer: bytearray) -> int:
+        """Where the row's "," or the list's end is, -1 if not in the buffer, which may grow behind `at`."""
+        while self.at < len(buffer):
+            inside = self._in_string
+            self.at = (STRING if inside else STRUCTURE).match(buffer, self.at).end()
+            mark = buffer[self.at : self.at + 1]
+            if inside and mark != b'"':
+                break  # not all of the text is here, or only the first half of an escape
+            if not inside:
+                self._depth += (mark in (b"[", b"{")) - (mark in (b"]", b"}"))
+                if self._depth == 0 or (mark == b"," and self._depth == 1):
+                    return self.at
+            self._in_string = mark == b'"' and not inside
+            self.at += bool(mark)
+        return -1
+
+
+class _Openings:
+    """How the rows of a list begin: bracket and first key, with the white space before it if that has line breaks."""
+
+    MOST = 8
+
+    def __init__(self):
+        self._seen: dict[bytes, None] = {}
+        self._pattern: re.Pattern | None = None
+
+    def learn(self, row: bytes) -> None:
+        """Takes over how `row` begins."""
+        opening = OPENING.match(row)
+        if opening is None or opening[0] in self._seen or len(self._seen) == self.MOST:
+            return
+        self._seen[opening[0]] = None
+        # Without line breaks an object inside of a row may look like one; what follows a key or a bracket is none.
+        ways = (re.escape(o) if b"\n" in o else NOT_INSIDE + re.escape(o.lstrip()) for o in self._seen)
+        self._pattern = re.compile(b"|".join(ways))
+
+    def next(self, damaged: bytes | bytearray) -> int:
+        """Where behind the beginning of `damaged` something begins as rows do, -1 if nowhere."""
+        if self._pattern is None:
+            self.learn(damaged)
+        own = OPENING.match(damaged)
+        found = self._pattern and self._pattern.search(damaged, own.end() if own else 0)
+        return found.start() if found else -1
+
+
+def _last(where: str, item: Any, damage: str, head: bytes, size: int) -> Iterator[tuple[str, Any]]:
+    """What the file ends with, whole or not, and that it ends too early."""
+    if isinstance(item, dict):
+        yield where, item
+        where, head, size = f"{where} and on", b"", 0
+    yield where, Rejected(where, None, damage, *_text(head, size))
+
+
+def _too_long(where: str, max_bytes: int, head: bytes, size: int) -> Rejected:
+    return Rejected(where, None, f"row of more than {max_bytes:,} bytes", *_text(head, size))
 
 
 def _text(head: bytes, size: int) -> tuple[str, int | None]:
