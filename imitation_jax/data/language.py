@@ -27,7 +27,13 @@ ENGLISH = frozenset(
 )
 LEAST_ENGLISH_WORDS = 3
 LEAST_ENGLISH_SHARE = 0.12
+FEW_TURNS = 3
 CODE_SYMBOLS = 0.09  # of the characters; 1% of English turns have as many, 3 of 4 code blocks have more
+CODE_LINE = re.compile(
+    r"\s*(?:@\w|\$ |//|/\*|<[a-zA-Z/!]|#include|(?:def|class|import|return|elif|else|try|except|function|const|let|var"
+    r"|public|private|static|void|int|SELECT|INSERT|UPDATE|DELETE|CREATE|FROM|WHERE|git|pip|npm|sudo|docker)\b)"
+    r"|.*(?:[;{}\[(=>]|\w\(.*\):?)\s*\Z"
+)
 
 
 def get_config() -> ConfigDict:
@@ -59,7 +65,7 @@ def of_turn(text: str, settings: SimpleNamespace) -> str | None:
         return None
     if settings.keep == "en" and _has_english_words(text):
         return "en"
-    if 10 * foreign < letters and _count(raw, SYMBOLS) > CODE_SYMBOLS * (len(text) - text.count(" ")):
+    if 10 * foreign < letters and _is_code(text, raw):
         return None
     best, probability = _detector().classify(text)
     if best != settings.keep and 1 - probability >= settings.probability:
@@ -71,7 +77,7 @@ def of_turn(text: str, settings: SimpleNamespace) -> str | None:
 def others(dialogue: dict, settings: SimpleNamespace) -> list[str]:
     """The languages of the turns, but for those that are kept, if there are too many of them; else nothing.
 
-    A dialogue none of whose turns tells a language is looked at as one text.
+    Where fewer than three turns tell a language, and it is not that one, the whole text has a say as one more turn.
     """
     texts = [turn["content"] for turn in dialogue["messages"]]
     if settings.keep == "en":
@@ -81,15 +87,25 @@ def others(dialogue: dict, settings: SimpleNamespace) -> list[str]:
             if wanted <= 0:
                 return []
     told = [language for text in texts if (language := of_turn(text, settings))]
-    if not told:
-        told = [language for language in [of_turn("\n".join(texts), settings)] if language]
-    foreign = [language for language in told if language != settings.keep]
-    return foreign if len(told) - len(foreign) < settings.least_turns * len(told) else []
+    if len(told) < FEW_TURNS and _too_few(told, settings) and (whole := of_turn("\n".join(texts), settings)):
+        told.append(whole)
+    return [language for language in told if language != settings.keep] if _too_few(told, settings) else []
+
+
+def _too_few(told: list[str], settings: SimpleNamespace) -> bool:
+    return not told or told.count(settings.keep) < settings.least_turns * len(told)
 
 
 def _has_english_words(text: str) -> bool:
     words = text.lower().split()
     return sum(map(ENGLISH.__contains__, words)) >= max(LEAST_ENGLISH_WORDS, LEAST_ENGLISH_SHARE * len(words))
+
+
+def _is_code(text: str, raw: bytes) -> bool:
+    if _count(raw, SYMBOLS) > CODE_SYMBOLS * (len(text) - text.count(" ")):
+        return True
+    lines = [line for line in text.split("\n") if line.strip()]
+    return 2 * sum(CODE_LINE.match(line) is not None for line in lines) >= len(lines)
 
 
 def _count(raw: bytes, wanted: bytes) -> int:

@@ -5,12 +5,13 @@ from types import ModuleType
 
 from etils import epath
 
-from imitation_jax.data import alpaca, dialogues, hc3, messages, sharegpt
+from imitation_jax.data import alpaca, dialogues, discord, hc3, messages, sharegpt
 from imitation_jax.data.rows import Rejected
 
 FORMATS: dict[str, ModuleType] = {
     "sharegpt": sharegpt,
     "hc3": hc3,
+    "discord": discord,
     "alpaca": alpaca,
     "messages": messages,
 }

@@ -1,0 +1,56 @@
+"""The steps on Apache Beam give the local run's bytes."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from imitation_jax.data.prepare import get_config, prepare
+
+pytest.importorskip("apache_beam", reason="needs apache-beam: pip install 'imitation_jax[beam]'")
+pytestmark = pytest.mark.slow
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def both(config, tmp_path, flags="", texts=None):
+    here = prepare(config, str(tmp_path / "here"), texts)
+    config.runner, config.runner_flags = "DirectRunner", flags
+    there = prepare(config, str(tmp_path / "there"), texts)
+    assert here == there
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+    return here
+
+
+def test_the_sample_comes_out_the_same(lent, tmp_path):
+    config = get_config("sharegpt")
+    config.input = str(lent("sharegpt/sharegpt_sample.jsonl.gz"))
+    config.steps = "error_replies,repetition,language,exact_duplicates,near_duplicates,personal_data,decontaminate"
+    config.shards = 2
+    card = both(config, tmp_path, texts={"item": "how to write a letter to a friend who has moved to another town"})
+    assert card["rows"] == 2338 and all(step["rows"] > 2000 for step in card["funnel"])
+
+
+@pytest.mark.parametrize("flags", ["", "--direct_num_workers=2 --direct_running_mode=multi_processing"])
+def test_families_of_duplicates_come_out_the_same(tmp_path, flags):
+    """Rows that are near many others, more than are compared, in all orders, beside rows that cannot be read."""
+    drawn = random.Random(0)
+    words = [f"word{number}" for number in range(40)]
+    with open(tmp_path / "in.jsonl", "w") as file:
+        for number in range(400):
+            some = words[:]
+            for _ in range(drawn.randrange(16)):
+                some[drawn.randrange(40)] = f"other{drawn.randrange(60)}"
+            messages = [{"role": "user", "content": " ".join(some)}, {"role": "assistant", "content": "ok"}]
+            row = json.dumps({"id": str(number % 300), "source": "test", "messages": messages, "\ud800": 10**30})
+            file.write(("{" if number % 50 == 7 else "") + row + "\n")
+    config = get_config("messages")
+    config.input = str(tmp_path / "in.jsonl")
+    config.steps = "near_duplicates,length,exact_duplicates"
+    config.near_duplicates.compared = 3
+    config.card.nearest_queries = 0
+    card = both(config, tmp_path, flags)
+    assert card["reasons"]["near duplicate"] > 100 and card["dialogues"] > 20
