@@ -7,6 +7,7 @@ and one `Rejected` for the rest.
 
 import dataclasses
 import gzip
+import itertools
 import json
 import re
 import zlib
@@ -167,7 +168,7 @@ def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> I
         item = _parse(where, raw) if len(raw) <= max_bytes else None
         if isinstance(item, dict):
             openings.learn(raw)
-        elif (begin := openings.next(raw)) >= 0:
+        elif (begin := openings.next(raw, buffer)) >= 0:
             # The row's end was damaged too: brackets and strings are no guide to it.
             yield where, _parse(where, raw[:begin].rstrip().removesuffix(b","))
             del buffer[:begin]
@@ -208,9 +209,9 @@ def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> I
 class _Scan:
     """Finds where a row of a list ends by brackets and strings; parses nothing."""
 
-    def __init__(self):
-        self.at = 0  # what stands before it was looked at
-        self._depth, self._in_string = 1, False
+    def __init__(self, at: int = 0, depth: int = 1):
+        self.at = at  # what stands before it was looked at
+        self._depth, self._in_string = depth, False
 
     def end(self, buffer: bytearray) -> int:
         """Where the row's "," or the list's end is, -1 if not in the buffer, which may grow behind `at`."""
@@ -233,28 +234,50 @@ class _Openings:
     """How the rows of a list begin: bracket and first key, with the white space before it if that has line breaks."""
 
     MOST = 8
+    TRIES = 1000
 
     def __init__(self):
         self._seen: dict[bytes, None] = {}
-        self._pattern: re.Pattern | None = None
+        self._pattern = re.compile(b"(?!)")
 
     def learn(self, row: bytes) -> None:
-        """Takes over how `row` begins."""
-        opening = OPENING.match(row)
-        if opening is None or opening[0] in self._seen or len(self._seen) == self.MOST:
+        """Takes over how a good row begins."""
+        if found := OPENING.match(row):
+            self._add(found[0])
+
+    def next(self, damaged: bytes | bytearray, ahead: bytes | bytearray = b"") -> int:
+        """Where behind the beginning of `damaged` something begins as rows do, -1 if nowhere.
+
+        Args:
+          ahead: `damaged` and what follows; looked at where no good row came before and this one's beginning is lost.
+        """
+        own = OPENING.match(damaged)
+        if not self._seen and own:
+            self._add(own[0])
+        elif not self._seen:
+            self._guess(ahead)
+        found = self._pattern.search(damaged, own.end() if own else 0)
+        return found.start() if found else -1
+
+    def _guess(self, ahead: bytes | bytearray) -> None:
+        """Of all objects that can be read in `ahead`, one of each opening, the longest is a row."""
+        lengths: dict[bytes, int] = {}
+        for found in itertools.islice(OPENING.finditer(ahead), self.TRIES):
+            if found[0] not in lengths:
+                begin = found.end() - len(found[0].lstrip())
+                end = _Scan(begin, depth=0).end(ahead)
+                if end >= 0 and isinstance(_parse("", bytes(ahead[begin : end + 1])), dict):
+                    lengths[found[0]] = end - begin
+        if lengths:
+            self._add(max(lengths, key=lengths.get))
+
+    def _add(self, opening: bytes) -> None:
+        if opening in self._seen or len(self._seen) == self.MOST:
             return
-        self._seen[opening[0]] = None
+        self._seen[opening] = None
         # Without line breaks an object inside of a row may look like one; what follows a key or a bracket is none.
         ways = (re.escape(o) if b"\n" in o else NOT_INSIDE + re.escape(o.lstrip()) for o in self._seen)
         self._pattern = re.compile(b"|".join(ways))
-
-    def next(self, damaged: bytes | bytearray) -> int:
-        """Where behind the beginning of `damaged` something begins as rows do, -1 if nowhere."""
-        if self._pattern is None:
-            self.learn(damaged)
-        own = OPENING.match(damaged)
-        found = self._pattern and self._pattern.search(damaged, own.end() if own else 0)
-        return found.start() if found else -1
 
 
 def _last(where: str, item: Any, damage: str, head: bytes, size: int) -> Iterator[tuple[str, Any]]:
