@@ -102,10 +102,10 @@ class Server:
 
 @pytest.fixture(scope="module")
 def start(student):
-    """`start(rows=4, queue=64, seconds=60, key=None, names=("student",))` is a Server, closed after the module."""
+    """`start(rows=2, queue=64, seconds=600, key=None, names=("student",))` is a Server, closed after the module."""
     with contextlib.ExitStack() as stack:
 
-        def start_(rows=4, queue=64, seconds=600.0, request_bytes=2**16, key=None, names=("student",)) -> Server:
+        def start_(rows=2, queue=64, seconds=600.0, request_bytes=2**16, key=None, names=("student",)) -> Server:
             mesh = make_mesh(devices=jax.devices()[:1])
             models = {name: ServedModel(name, Engine(student, mesh, rows), 256) for name in names}
             scheduler = Scheduler(

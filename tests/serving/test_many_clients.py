@@ -6,7 +6,6 @@ from random import Random
 
 import httpx
 import openai
-import pytest
 
 from imitation_jax.inference.writer import GenerateRequest
 
@@ -20,8 +19,8 @@ def asked_of(number: int) -> tuple[dict, int]:
     return {"messages": [{"role": "user", "content": content}]}, random.randint(5, 60)
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
-def test_nobody_gets_what_another_asked_for_while_a_third_of_all_leave(start, engine, count):
+def test_nobody_gets_what_another_asked_for_while_a_third_of_all_leave(start, engine):
+    count = 200
     server = start(rows=8, queue=count)
     asked = [asked_of(number) for number in range(count)]
     requests = [GenerateRequest(engine.template.prompt_ids(body["messages"]), most) for body, most in asked]

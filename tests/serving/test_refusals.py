@@ -148,7 +148,7 @@ def test_the_page_asks_nobody_else_and_writes_text_as_text(server):
 
 
 def test_a_full_queue_is_answered_with_when_to_come_back(start):
-    server, answers = start(rows=1, queue=1), []
+    server, answers = start(queue=1), []
     with server.held():
         first = threading.Thread(target=lambda: answers.append(post(server, CHAT)))
         first.start()
@@ -162,7 +162,7 @@ def test_a_full_queue_is_answered_with_when_to_come_back(start):
 
 
 def test_when_the_time_is_over_it_says_so(start):
-    server = start(rows=1, seconds=0.5)
+    server = start(seconds=0.5)
     with server.held():
         for stream in (False, True):
             error = error_of(post(server, CHAT | {"stream": stream}), 503)
@@ -171,7 +171,7 @@ def test_when_the_time_is_over_it_says_so(start):
 
 
 def test_a_stream_that_takes_too_long_says_so_in_the_stream(start):
-    server, errors = start(rows=2, seconds=3.0), []
+    server, errors = start(seconds=3.0), []
 
     def read():
         try:
@@ -202,7 +202,7 @@ def test_a_body_that_never_ends_is_not_waited_for(start):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_the_queue_makes_place(start, stream):
-    server = start(rows=1, queue=1)
+    server = start(queue=1)
     with server.held():
         with pytest.raises(openai.APITimeoutError):
             server.client(timeout=0.5).chat.completions.create(**CHAT, stream=stream)
@@ -211,7 +211,7 @@ def test_who_leaves_the_queue_makes_place(start, stream):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_gives_back_his_row(start, stream):
-    server = start(rows=2)
+    server = start()
     [lane] = server.scheduler._lanes.values()
     host, port = server.url.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port))

@@ -42,12 +42,9 @@ def test_it_serves_until_sigterm_and_lets_who_is_being_answered_finish(command, 
     "flags, message",
     [
         (["--host=0.0.0.0"], "--host=0.0.0.0: others could use this server; set IMITATION_API_KEY in the environment"),
-        (["--host=::"], "--host=::: others could use this server"),
         (["--context=1000"], "--context=1000: student has 512 positions"),
-        (["--rows=0"], "--rows=0: must be more than 0"),
         (["--port=99999"], "--port=99999: must be from 0 to 65535"),
         (["--host=192.0.2.1.example"], "--host=192.0.2.1.example: others could use"),
-        (["--port=http"], "flag --port=http: invalid literal"),
         (["--template=nowhere.jinja"], "nowhere.jinja: no such chat template"),
     ],
 )
