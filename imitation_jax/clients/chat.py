@@ -83,7 +83,7 @@ class Chat:
 
         Raises:
           RefusedError, ApiError, BudgetSpentError, StoppedError: see `http.post`; RefusedError also where a filter
-            of the provider ended the answer.
+            of the provider ended the answer, and where the model says nothing, asked as often as `tries`.
         """
         begin, most = time.monotonic(), _bytes(messages)
         worst = Tokens(most + self._around, self.max_tokens)
@@ -96,7 +96,12 @@ class Chat:
             return reply
 
         body = {"model": self.model, "messages": list(messages), **self.parameters, **more}
-        return post(self._url, body, parse, tokens=estimate(messages) + self.max_tokens, worst=worst, **self._post)
+        tokens = estimate(messages) + self.max_tokens
+        for _ in range(self._post["tries"]):
+            reply = post(self._url, body, parse, tokens=tokens, worst=worst, **self._post)
+            if reply.text.strip():
+                return reply
+        raise RefusedError(f"the model says nothing, asked {self._post['tries']} times", 200, {})
 
     def _parse(self, answer: dict, seconds: float) -> Reply:
         if isinstance(answer.get("error"), dict | str):
@@ -108,12 +113,10 @@ class Chat:
         if not answer["choices"]:
             raise BadAnswerError("an answer without choices")
         choice = answer["choices"][0]
-        text, reason = choice["message"].get("content"), choice.get("finish_reason")
+        text, reason = choice["message"].get("content") or "", choice.get("finish_reason")
         if reason == "content_filter":
             raise RefusedError("the provider's filter ended the answer", 200, answer)
-        if not isinstance(text, str) or not text.strip():
-            raise BadAnswerError("an empty answer")
-        text.encode()  # half a surrogate pair cannot be written
+        text.encode()  # neither what is no text can be written, nor half a surrogate pair
         usage = answer.get("usage")
         return Reply(text, model, reason, usage if isinstance(usage, dict) else None, seconds)
 

@@ -75,7 +75,7 @@ def post(
 
     Tries again, with doubling and jittered waits that are no shorter than the server's Retry-After, after a failed
     connection, no answer in time, 408, 429, a server's error, and an answer that is no JSON object or that `parse`
-    raises KeyError, IndexError, TypeError or ValueError for. A Retry-After holds for all who share `limit`.
+    raises AttributeError, LookupError, TypeError or ValueError for. A Retry-After holds for all who share `limit`.
 
     Args:
       headers: keys belong here and not into the URL, which errors name; errors never hold these values.
@@ -129,7 +129,7 @@ def post(
                 return parse(answer)
         except BadAnswerError as error:
             raise _TryAgainError(shown(error), answered=True) from None
-        except (LookupError, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             pass
         text = shown(raw.text[: 2 * SHOWN])[:SHOWN]
         raise _TryAgainError(f"an answer that cannot be read: {text!r}")
@@ -166,6 +166,7 @@ def _exchange(
       ValueError: `url` is none.
       _TryAgainError: no whole response in time.
     """
+    late = _TryAgainError(f"no answer within {timeout:g} s")
     lines = _Lines()
     timer = threading.Timer(timeout, lines.cut)
     timer.daemon = True
@@ -186,13 +187,15 @@ def _exchange(
         if isinstance(cause, urllib3.exceptions.NewConnectionError):
             charge.cancel()  # nobody heard it
         if isinstance(error, requests.Timeout) or time.monotonic() - begin >= timeout:
-            raise _TryAgainError(f"no answer within {timeout:g} s") from None
+            raise late from None
         raise _TryAgainError(f"{type(error).__name__}: {error}") from None
     finally:
         timer.cancel()
     try:
         return response.status_code, json.loads(response.content), response
     except (ValueError, RecursionError):
+        if time.monotonic() - begin >= timeout:
+            raise late from None  # headers that end where the line was cut look whole
         return response.status_code, None, response
 
 

@@ -200,7 +200,7 @@ class Budget:
         # Sums of a million prices are off by less than a millionth of a cent.
         if self.dollars and self.cost(most) > self.dollars + 1e-8:
             costs = (f"${self.cost(tokens):.4f}" for tokens in (sure, worst))
-            return _spent(f"${self.dollars:,.2f}", *costs)
+            return _spent(f"${self.dollars:,.4f}", *costs)
         return ""
 
     def _close(self, number: int, tokens: Tokens, known: bool) -> None:

@@ -1,6 +1,7 @@
 """A teacher's answers to a file of prompts: each prompt asked until it is answered, and never again."""
 
 import collections
+import contextlib
 import hashlib
 import json
 import math
@@ -59,10 +60,12 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
       ValueError, OSError: one line; what was answered is kept.
     """
     asking.check(config)
-    answers = Lines(output, sync=True)
-    budget = asking.open_budget(config, output)
-    try:
+    with contextlib.ExitStack() as stack:
+        answers = stack.enter_context(contextlib.closing(Lines(output, sync=True)))
         state = _look(config, path, output, retry_refused)
+        if state.pending and config.key:
+            chat.read_key(config.key)
+        budget = stack.enter_context(contextlib.closing(asking.open_budget(config, output)))
         _write(beside(output, ".rejected.jsonl"), [row.line() for row in state.rejected])
         if state.rejected:
             logging.warning("%s: %d rows are no prompts and set aside", path, len(state.rejected))
@@ -70,9 +73,6 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
         done = state.prompts - refused - len(unanswered)
         logging.info("%s: %d of %d prompts answered, %d refused", output, done, state.prompts, refused)
         logging.info("spent, with all starts before: %s", asking.spend(budget))
-    finally:
-        budget.close()
-        answers.close()
     if unanswered:
         more = f"{len(unanswered)} of {state.prompts} prompts got no answer, the last because of: {unanswered[-1]}"
         raise ValueError(f"{more}; the same command asks them again")

@@ -9,6 +9,7 @@ from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
 from imitation_jax.data.rows import Rejected
 
 CUT = "cut off at max_tokens"
+HEADING = re.compile(r"\n[ \t]*(?:#+|-{3,}|\*{3,}|={3,}|(?=task\b))[ \t]*(?:task)?[ \t]*\d*[.:]?\Z", re.IGNORECASE)
 AVOIDED = "stands in the evaluation set"
 
 
@@ -89,6 +90,8 @@ def labelled(text: str, labels: Sequence[str], short: Sequence[str] = ()) -> lis
         if label:
             parts[-1][label] = text[begin : found.start()].strip()
         if name == labels[0]:
+            if label:
+                parts[-1][label] = HEADING.sub("", parts[-1][label]).strip()
             parts.append({})
         label, begin = name, found.end()
     if label:

@@ -14,6 +14,7 @@ on what came of the first n - config.window: so it does not matter which answer 
 """
 
 import collections
+import contextlib
 import importlib
 import json
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 from absl import logging
 from ml_collections import ConfigDict
 
+from imitation_jax.clients import chat
 from imitation_jax.clients.chat import Reply
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.data import rows
@@ -56,22 +58,17 @@ def grow(config: ConfigDict, output: str) -> None:
     """
     asking.check(config)
     task = _open(config)
-    with_answers = beside(output, ".answers.jsonl")
-    answers = Lines(with_answers, sync=True)
-    budget = asking.open_budget(config, output)
-    growth = None
-    try:
-        growth = _Growth(config, task, answers, output)
+    with contextlib.ExitStack() as stack:
+        answers = stack.enter_context(contextlib.closing(Lines(beside(output, ".answers.jsonl"), sync=True)))
+        growth = stack.enter_context(contextlib.closing(_Growth(config, task, answers, output)))
         growth.replay()
+        if not growth.finished and config.key:
+            chat.read_key(config.key)
+        budget = stack.enter_context(contextlib.closing(asking.open_budget(config, output)))
         if not growth.finished:
             growth.ask(Asking(asking.open_chat(config, budget), config), budget)
         logging.info("%s: %s", output, growth.summary())
         logging.info("spent, with all starts before: %s", asking.spend(budget))
-    finally:
-        if growth:
-            growth.close()
-        budget.close()
-        answers.close()
     if config.target and growth.taken < config.target:
         raise ValueError(f"{output}: {growth.taken} of {config.target} rows, and no request is left; give more input")
 

@@ -1,3 +1,5 @@
+import contextlib
+import threading
 import time
 from email.utils import formatdate
 
@@ -5,7 +7,9 @@ import pytest
 from api_server import reply
 
 from imitation_jax.clients.http import ApiError, RefusedError, post
-from imitation_jax.clients.limits import Budget, BudgetSpentError, RateLimit
+from imitation_jax.clients.limits import Budget, BudgetSpentError, RateLimit, StoppedError, Tokens
+
+OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def ask(server, **options):
@@ -86,6 +90,110 @@ def test_nobody_there(server):
     server.url = "no address"
     with pytest.raises(ValueError, match="no address: no address to ask"):
         ask(server)
+
+
+def test_a_pause_that_the_server_asks_for_holds_for_all(server):
+    server.replies = [reply({}, 429, Retry_After="0.6"), reply({"n": 1})]
+    limit = RateLimit(1000)
+    threads = [threading.Thread(target=ask, args=(server,), kwargs={"limit": limit}) for _ in range(4)]
+    threads[0].start()
+    while not server.asked:
+        time.sleep(0.001)
+    time.sleep(0.1)  # the refusal arrives
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.asked) == 5
+    assert all(asked["at"] - server.asked[0]["at"] >= 0.6 for asked in server.asked[1:])
+
+
+@pytest.mark.parametrize("begin", [OK + b"Content-Length: 900\r\n\r\n", OK + b"X-Slow: ", b""])
+def test_an_answer_that_drips_in_is_not_waited_for(server, begin):
+    """Each byte comes in time, the whole does not."""
+
+    def drip(handler):
+        handler.wfile.write(begin)
+        for _ in range(300):
+            handler.wfile.write(b" ")
+            time.sleep(0.1)
+
+    server.replies = [reply(drip), reply({"n": 42})]
+    start = time.monotonic()
+    with pytest.raises(ApiError, match="no answer within 0.5 s"):
+        ask(server, timeout=0.5, tries=1)
+    assert 0.5 <= time.monotonic() - start < 25
+    assert ask(server, timeout=30) == 42
+
+
+def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(server):
+    server.replies = [reply({}, 307, Location=server.url + "/elsewhere"), reply({"n": 42})]
+    with pytest.raises(RefusedError, match="307 Temporary Redirect"):
+        ask(server)
+    assert len(server.asked) == 1
+
+
+def test_no_netrc_replaces_the_key(server, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1\nlogin somebody\npassword else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server.replies = [reply({"n": 42})]
+    ask(server)
+    assert server.asked[0]["authorization"] is None and server.asked[0]["key"] == "secret"
+
+
+def test_no_error_holds_the_key(server):
+    for bad in (reply({"error": "secret!"}, 400), reply({"error": "secret!"}, 500), reply({"no": "secret"})):
+        server.replies = [bad]
+        with pytest.raises(ApiError, match=r"\*\*\*") as error:
+            ask(server, tries=1)
+        assert "secret" not in str(error.value)
+
+
+def test_stopped_it_does_not_wait_for_another_try(server):
+    server.replies = [reply({}, 500)]
+    limit, ends = RateLimit(1000), []
+
+    def work():
+        try:
+            ask(server, limit=limit, first_wait=100)
+        except StoppedError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not server.asked:
+        time.sleep(0.001)
+    limit.stop()
+    thread.join()
+    assert len(ends) == len(server.asked) == 1
+
+
+def test_what_is_billed(server):
+    """Known where an answer says it; nothing where none can have been made; the worst case else."""
+    worst = Tokens(10, 20)
+    usage = {"usage": [3, 4]}
+    cases = [
+        (reply({"n": 42, **usage}), Tokens(3, 4), Tokens()),
+        (reply({"m": 42, **usage}), Tokens(3, 4), Tokens()),  # no good, but paid for
+        (reply({"n": 42}), Tokens(), worst),
+        (reply(b"{"), Tokens(), worst),
+        (reply({}, 500), Tokens(), worst),
+        (reply({}, 503), Tokens(), Tokens()),
+        (reply({}, 429), Tokens(), Tokens()),
+        (reply({}, 400), Tokens(), Tokens()),
+        (reply({"n": 42}, seconds=3), Tokens(), worst),  # too late
+    ]
+    for bad, known, uncertain in cases:
+        server.replies, budget = [bad], Budget(tokens=1000)
+        with contextlib.suppress(ApiError):
+            bill = lambda answer: Tokens(*answer["usage"]) if "usage" in answer else None  # noqa: E731
+            ask(server, budget=budget, worst=worst, bill=bill, tries=1, timeout=1)
+        assert (budget.known, budget.uncertain) == (known, uncertain), bad
+    server.close()
+    budget = Budget(tokens=1000)
+    with pytest.raises(ApiError):
+        ask(server, budget=budget, worst=worst, tries=2)
+    assert budget.known == budget.uncertain == Tokens() and budget.spent == 2
 
 
 def test_tries_count_against_budget_and_rate(server):

@@ -6,6 +6,7 @@ from hostile_teacher import KEY, MODEL, PRICES
 
 from imitation_jax.teacher import config as teacher
 
+
 @pytest.fixture
 def server():
     server = Server()

@@ -77,7 +77,11 @@ QUICK = {
     "half a character": lambda: (200, completion("\ud83d"), {}),
     "deep JSON": lambda: (200, b"[" * 200_000, {}),
 }
-SLOW = {"silence": lambda: (200, slow, {}), "drip": lambda: (200, drip, {}), "headers": lambda: (200, drip_of_headers, {})}
+SLOW = {
+    "silence": lambda: (200, slow, {}),
+    "drip": lambda: (200, drip, {}),
+    "headers": lambda: (200, drip_of_headers, {}),
+}
 
 
 class Books:

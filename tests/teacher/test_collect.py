@@ -83,7 +83,9 @@ def test_the_budget_is_kept_to_the_cent_and_a_larger_one_goes_on(server, config,
     output, path = str(tmp_path / "out.jsonl"), write_prompts(60)
     for dollars in (0.001, 0.002, 0.003):
         config.budget.dollars = dollars
-        with pytest.raises(BudgetSpentError, match=rf"the budget of \$0.00 is spent \(\$0.00[0-3]\d spent, the next"):
+        with pytest.raises(
+            BudgetSpentError, match=rf"the budget of \${dollars:.4f} is spent \(\$0.00[0-3]\d spent, the next"
+        ):
             collect(config, path, output)
         budget = spent(config, output)
         assert budget.known == (books.prompt_tokens, books.completion_tokens)
@@ -160,7 +162,7 @@ def test_other_parameters_are_refused_and_named(server, config, write_prompts, t
         collect(config, write_prompts(4), str(tmp_path / "other.jsonl"))
 
 
-def test_a_torn_last_line_is_asked_again_and_one_process_writes_at_a_time(server, config, write_prompts, rows, tmp_path):
+def test_a_torn_last_line_is_asked_again_and_one_process_writes_at_once(server, config, write_prompts, rows, tmp_path):
     server.replies = [Books().reply]
     output, path = tmp_path / "out.jsonl", write_prompts(5)
     collect(config, path, str(output))
@@ -211,7 +213,7 @@ def test_what_got_no_answer_is_told_and_asked_again(server, config, write_prompt
     server.replies = [books.reply]
     config.tries, config.concurrency = 2, 1
     output, path = str(tmp_path / "out.jsonl"), write_prompts(5)
-    with pytest.raises(ValueError, match="1 of 5 prompts got no answer, the last because of: .*gave up after 2 tries: 500"):
+    with pytest.raises(ValueError, match="1 of 5 prompts got no answer, the last because of: .*after 2 tries: 500"):
         collect(config, path, output)
     assert [row["refused"] for row in rows(tmp_path / "out.failed.jsonl")] == [False]
     collect(config, path, output)
