@@ -5,6 +5,7 @@ import json
 import pytest
 
 FLAGS = {
+    "collect": ("--config", "--prompts", "--output", "--dry_run", "--retry_refused"),
     "convert": ("--from", "--to"),
     "evaluate": ("--config", "--model", "--contamination", "--workdir"),
     "prepare": ("--config", "--output"),
@@ -94,6 +95,9 @@ def test_without_flags_the_missing_one_is_named(command, name):
             "config.tasks.facts: (no path given): no such file (empty: config.tasks.facts.data)",
         ),
         ("report", ["--workdir=nowhere"], "nowhere"),
+        ("collect", ["--config=configs/teacher/local.py", "--output=x"], "--prompts is required"),
+        ("collect", ["--config=configs/teacher/local.py", "--prompts=nowhere", "--output=x"], "nowhere"),
+        ("collect", ["--config=configs/teacher/nq_synthetic.py", "--output=x"], "config.seeds is empty"),
     ],
 )
 def test_an_error_is_one_line(command, name, flags, message):

@@ -97,7 +97,8 @@ def scripted(body):
 
 def test_nq_from_a_scripted_teacher_is_exact(server, nq, rows, tmp_path):
     """Whatever order the answers come in, and with every misbehaviour between them."""
-    books = Books(lambda number: [list(QUICK)[number % len(QUICK)]] * (number % 2), scripted)
+    kinds = [kind for kind in QUICK if not kind.startswith("429")]
+    books = Books(lambda number: [kinds[number % len(kinds)]] * (number % 2), scripted)
     random = Random(0)
     server.replies = [lambda body: (*books.reply(body)[:3], random.uniform(0, 0.05))]
     output = tmp_path / "nq.jsonl"
