@@ -96,7 +96,7 @@ def test_without_flags_the_missing_one_is_named(command, name):
         ),
         ("report", ["--workdir=nowhere"], "nowhere"),
         ("collect", ["--config=configs/teacher/local.py", "--output=x"], "--prompts is required"),
-        ("collect", ["--config=configs/teacher/local.py", "--prompts=nowhere", "--output=x"], "nowhere"),
+        ("collect", ["--config=configs/teacher/local.py", "--prompts=nowhere", "--output=x"], "nowhere: no such file"),
         ("collect", ["--config=configs/teacher/nq_synthetic.py", "--output=x"], "config.seeds is empty"),
     ],
 )

@@ -125,7 +125,7 @@ def forecast(config: ConfigDict, output: str, asked: list[list[dict]], state: St
 def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> State:
     """Compares the prompts with what was answered."""
     found, rejected = [], []
-    for where, row in prompts.read_prompts(path):
+    for where, row in prompts.read_prompts(lines.existing(path)):
         if isinstance(row, Rejected):
             rejected.append(row)
             continue

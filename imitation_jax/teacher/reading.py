@@ -7,6 +7,7 @@ from imitation_jax.data import ngrams, prompts, rows
 from imitation_jax.data.ngrams import Ngrams
 from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
 from imitation_jax.data.rows import Rejected
+from imitation_jax.teacher import lines
 
 CUT = "cut off at max_tokens"
 HEADING = re.compile(r"\n[ \t]*(?:#+|-{3,}|\*{3,}|={3,}|(?=task\b))[ \t]*(?:task)?[ \t]*\d*[.:]?\Z", re.IGNORECASE)
@@ -24,7 +25,7 @@ def read_rows(paths: str, key: str) -> Iterator[tuple[str, dict]]:
     if not names:
         raise ValueError(f"config.{key} is empty; give --config.{key}=FILE")
     for name in names:
-        for where, row in rows.read(name):
+        for where, row in rows.read(lines.existing(name)):
             if isinstance(row, Rejected):
                 raise ValueError(f"{where}: {row.reason}")
             yield where, row
