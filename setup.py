@@ -31,7 +31,7 @@ setup(
         "safetensors>=0.5",
         "protobuf>=5",
         "py3langid>=0.4",
-        "requests>=2.31",
+        "requests>=2.32",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.5",
         "scipy>=1.11",
