@@ -5,7 +5,6 @@ L layers, T key/value slots.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,19 +14,22 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.models.attention import attention, branch_attention, next_attention
-from imitation_jax.parallel.sharding import constrain, on_one_cpu
-
-Params = dict[str, Any]
-Cache = dict[str, jax.Array]
-
-SUM_BLOCK = 192  # see `_product`
-# What the backward pass recomputes, by name: everything, all but the matrix products, nothing.
-REMAT_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "none": jax.checkpoint_policies.everything_saveable,
-}
+# With these the functions over plain parameters that every family has: see `decoder` and `cache`.
+from imitation_jax.models.cache import continue_cache, extend_cache, fill_cache, init_cache  # noqa: F401
+from imitation_jax.models.decoder import (  # noqa: F401
+    ACTIVATIONS,
+    hidden,
+    hidden_branches,
+    hidden_cached,
+    init,
+    logits,
+    normal,
+    scan,
+    stack,
+    unembedding,
+)
+from imitation_jax.models.linear import linear
+from imitation_jax.parallel.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,10 @@ class LlamaConfig:
     rope_scaling: RopeScaling | None = None
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
+
+    def build(self, rngs: nnx.Rngs) -> "Llama":
+        """The model with fresh weights."""
+        return Llama(self, rngs)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -93,40 +99,6 @@ def apply_rope(x_BSHK: jax.Array, sin_BSK: jax.Array, cos_BSK: jax.Array) -> jax
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BSHK.dtype)
 
 
-def _normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> nnx.Param:
-    # 0.02 is `initializer_range` of every published LLaMA config.
-    return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-
-def linear(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Contracts all but the first two dimensions of `x` (B, S, ...) with the leading ones of `w`."""
-    inputs = x.ndim - 2
-    if not on_one_cpu():
-        return jnp.tensordot(x, w, inputs)
-    # The gradient of a plain matrix product is twice as fast there; on a mesh, B and S may not be merged.
-    rows = x.reshape(x.shape[0] * x.shape[1], -1)
-    return _product(rows, w.reshape(rows.shape[1], -1)).reshape(*x.shape[:2], *w.shape[inputs:])
-
-
-@jax.custom_jvp
-def _product(x_MD: jax.Array, w_DF: jax.Array) -> jax.Array:
-    """x @ w on a CPU, its float32 sums cut into blocks where nothing is differentiated.
-
-    XLA adds up 512 products before it starts a new sum, PyTorch's MKL 192: that errs a third less, and with it the
-    logits are within 1e-4 of transformers' on 19 of 20 dialogues instead of 1, for a tenth of a forward pass.
-    """
-    if x_MD.dtype != jnp.float32:
-        return x_MD @ w_DF
-    blocks = range(0, x_MD.shape[1], SUM_BLOCK)
-    return sum(x_MD[:, start : start + SUM_BLOCK] @ w_DF[start : start + SUM_BLOCK] for start in blocks)
-
-
-@_product.defjvp
-def _product_jvp(primals, tangents):
-    (x_MD, w_DF), (dx_MD, dw_DF) = primals, tangents
-    return x_MD @ w_DF, dx_MD @ w_DF + x_MD @ dw_DF
-
-
 class Attention(nnx.Module):
     """(B, S, D) -> (B, S, D) and, to be cached, the keys and values, each (B, N, S, K); q, k, v (D, heads, K).
 
@@ -135,10 +107,10 @@ class Attention(nnx.Module):
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         D, H, N, K = config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        self.q = _normal(rngs, (D, H, K))
-        self.k = _normal(rngs, (D, N, K))
-        self.v = _normal(rngs, (D, N, K))
-        self.o = _normal(rngs, (H, K, D))
+        self.q = normal(rngs, (D, H, K))
+        self.k = normal(rngs, (D, N, K))
+        self.v = normal(rngs, (D, N, K))
+        self.o = normal(rngs, (H, K, D))
 
     def __call__(self, x_BSD, sin, cos, attend: Callable, layer: jax.Array):
         dtype = x_BSD.dtype
@@ -156,9 +128,9 @@ class MLP(nnx.Module):
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         D, F = config.hidden_size, config.intermediate_size
-        self.gate = _normal(rngs, (D, F))
-        self.up = _normal(rngs, (D, F))
-        self.down = _normal(rngs, (F, D))
+        self.gate = normal(rngs, (D, F))
+        self.up = normal(rngs, (D, F))
+        self.down = normal(rngs, (F, D))
 
     def __call__(self, x_BSD):
         dtype = x_BSD.dtype
@@ -192,210 +164,25 @@ class Llama(nnx.Module):
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
         self.config = config
-        self.embed = _normal(rngs, (config.vocab_size, config.hidden_size))
+        self.embed = normal(rngs, (config.vocab_size, config.hidden_size))
 
-        @nnx.split_rngs(splits=config.num_hidden_layers)
-        @nnx.vmap
-        def make_layers(rngs):
-            return Layer(config, rngs)
-
-        self.layers = make_layers(rngs)
+        self.layers = stack(lambda rngs: Layer(config, rngs), config.num_hidden_layers, rngs)
         self.final_norm = nnx.Param(jnp.ones(config.hidden_size))
         if not config.tie_word_embeddings:
-            self.unembed = _normal(rngs, (config.vocab_size, config.hidden_size))
+            self.unembed = normal(rngs, (config.vocab_size, config.hidden_size))
 
     def __call__(self, tokens_BS, positions_BS, attend, *, dtype, remat=None):
         config = self.config
-        graph, layers = nnx.split(self.layers)
         angles_BSK = positions_BS[..., None].astype(jnp.float32) * rope_frequencies(config)
         sin, cos = jnp.sin(angles_BSK), jnp.cos(angles_BSK)
-
-        def body(x_BSD, xs):
-            layer, number = xs
-            x_BSD, new = nnx.merge(graph, layer)(x_BSD, sin, cos, attend, number)
-            return x_BSD, new if remat is None else None
-
-        if remat not in (None, "none"):
-            # Inside a scan nothing can be moved across the loop, so XLA needs no barrier against it.
-            body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
         x_BSD = constrain(self.embed[...].astype(dtype)[tokens_BS], ACTIVATIONS)
-        x_BSD, new = jax.lax.scan(body, x_BSD, (layers, jnp.arange(config.num_hidden_layers)))
+        x_BSD, new = scan(self.layers, config.num_hidden_layers, x_BSD, sin, cos, attend, remat=remat)
         return rms_norm(x_BSD, self.final_norm[...], config.rms_norm_eps), new
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Functions over plain parameters: what training, scoring and generation call
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _graph(config: LlamaConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: Llama(config, nnx.Rngs(0))))
-
-
-def init(config: LlamaConfig, key: jax.Array) -> Params:
-    """Fresh float32 parameters as a plain nested dict, layers stacked on the first axis."""
-    return nnx.to_pure_dict(nnx.state(Llama(config, nnx.Rngs(key))))
-
-
-def hidden(
-    config: LlamaConfig,
-    params: Params,
-    tokens_BS: jax.Array,
-    positions_BS: jax.Array,
-    segments_BS: jax.Array,
-    *,
-    dtype: Any = jnp.float32,
-    remat: str = "none",
-) -> jax.Array:
-    """Final hidden states (B, S, D) of packed rows; `unembedding(params)` turns them into logits.
-
-    Args:
-      tokens_BS: int32 token ids.
-      positions_BS: int32, from 0 in each segment.
-      segments_BS: int32 segment ids; a position attends only within its own segment.
-      dtype: of the computation; norms, softmax and rotation are float32 always.
-      remat: a key of `REMAT_POLICIES`.
-    """
-
-    def attend(q_BSHK, k_BSNK, v_BSNK, _):
-        return attention(q_BSHK, k_BSNK, v_BSNK, positions_BS=positions_BS, segments_BS=segments_BS)
-
-    model = nnx.merge(_graph(config), nnx.State(params))
-    return model(tokens_BS, positions_BS, attend, dtype=dtype, remat=remat)[0]
-
-
-def hidden_cached(
-    config: LlamaConfig,
-    params: Params,
-    tokens_BS: jax.Array,
-    position_B: jax.Array,
-    cache: Cache,
-    *,
-    dtype: Any = jnp.float32,
-) -> tuple[jax.Array, Cache]:
-    """Final hidden states (B, S, D) of the next tokens of each row, the first at `position_B`, and keys and values.
-
-    The cache (a multiple of `attention.KEY_BLOCK` slots, or fewer) is only read: `extend_cache` writes what this
-    returns. A token's slot is its position, and a row sees the slots before its own tokens.
-
-    Returns:
-      The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
-    """
-
-    def attend(q_BSHK, k_BSNK, v_BSNK, layer):
-        return next_attention(q_BSHK, k_BSNK, v_BSNK, position_B=position_B, past=cache, layer=layer)
-
-    model = nnx.merge(_graph(config), nnx.State(params))
-    return model(tokens_BS, position_B[:, None] + jnp.arange(tokens_BS.shape[1]), attend, dtype=dtype)
-
-
-def hidden_branches(
-    config: LlamaConfig,
-    params: Params,
-    tokens_BS: jax.Array,
-    positions_BS: jax.Array,
-    ends_BS: jax.Array,
-    seen_BS: jax.Array,
-    cache: Cache,
-    *,
-    dtype: Any = jnp.float32,
-) -> tuple[jax.Array, Cache]:
-    """Final hidden states (B, S, D) of trees of tokens that branch off one cached sequence, and keys and values.
-
-    A row holds trees one after the other, each depth first, so that what follows a common beginning is computed once.
-
-    Args:
-      tokens_BS: int32 token ids.
-      positions_BS: int32, the depth of each token from the start of its sequence.
-      ends_BS: int32, where in the row the subtree of each token ends: tokens before that see it.
-      seen_BS: int32, how many slots of the cache each token sees.
-      cache: of one row; a multiple of `attention.KEY_BLOCK` slots, or fewer; only read.
-
-    Returns:
-      The hidden states, and "k" and "v" of these tokens, each (L, B, N, S, K).
-    """
-
-    def attend(q_BSHK, k_BSNK, v_BSNK, layer):
-        return branch_attention(q_BSHK, k_BSNK, v_BSNK, ends_BS=ends_BS, seen_BS=seen_BS, past=cache, layer=layer)
-
-    model = nnx.merge(_graph(config), nnx.State(params))
-    return model(tokens_BS, positions_BS, attend, dtype=dtype)
-
-
-def init_cache(config: LlamaConfig, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty key/value cache: "k" and "v", each (L, B, N, T, K). Every device has the whole of a single row."""
-    shape = (config.num_hidden_layers, batch, config.num_key_value_heads, slots, config.head_dim)
-    spec = CACHE if batch > 1 else P(None, None, *CACHE[2:])
-    return {"k": constrain(jnp.zeros(shape, dtype), spec), "v": constrain(jnp.zeros(shape, dtype), spec)}
-
-
-def extend_cache(cache: Cache, new: Cache, row_R: jax.Array, position_R: jax.Array) -> Cache:
-    """The cache with what `hidden_cached` returned for some rows in the slots of each from `position_R` on.
-
-    What is past the last slot is left out.
-    """
-    slots_RS = position_R[:, None] + jnp.arange(new["k"].shape[3])
-    # Indices on both sides of a slice put the indexed dimensions first: (R, S, L, N, K).
-    new = {name: new[name].transpose(1, 3, 0, 2, 4) for name in cache}
-    return {name: cache[name].at[:, row_R[:, None], :, slots_RS].set(new[name]) for name in cache}
-
-
-def continue_cache(cache: Cache, new: Cache, start: jax.Array) -> Cache:
-    """A cache of one row with the first row of what `hidden_branches` returned in the slots from `start` on."""
-    return {name: jax.lax.dynamic_update_slice_in_dim(cache[name], new[name][:, :1], start, axis=3) for name in cache}
-
-
-def fill_cache(
-    cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: Cache, at: jax.Array, tokens_T: jax.Array
-) -> Cache:
-    """The cache with one branch in one of its rows.
-
-    Args:
-      cache: to fill.
-      row: int32, which of its rows.
-      past, seen: a cache of one row, and how many slots of it the branch sees: they become the first ones.
-      new: what `hidden_branches` returned.
-      at: int32, the row of `new` that the branch is in.
-      tokens_T: int32, which token of that row stands in each slot; what it says of the first `seen` slots does not
-        count, and what it puts after the branch's last is written over before any query sees it.
-    """
-    rows_B = jnp.arange(new["k"].shape[1])
-    kept_T1 = (jnp.arange(tokens_T.shape[0]) < seen)[:, None]
-
-    def fill(name):
-        slots = cache[name].shape[3]
-        # A sum over rows, since an index into a sharded axis would gather all of it on every device.
-        new_LNSK = jnp.sum(jnp.where((rows_B == at)[:, None, None, None], new[name], 0), axis=1)
-        branch = jnp.where(kept_T1, _slots(past[name][:, 0], slots), new_LNSK[:, :, tokens_T])
-        return jax.lax.dynamic_update_slice_in_dim(cache[name], branch[:, None], row, axis=1)
-
-    return {name: fill(name) for name in cache}
-
-
-def _slots(past_LNTK, count):
-    """The first `count` slots, zeros after the last."""
-    past_LNTK = past_LNTK[:, :, :count]
-    return jnp.pad(past_LNTK, ((0, 0), (0, 0), (0, count - past_LNTK.shape[2]), (0, 0)))
-
-
-def unembedding(params: Params) -> jax.Array:
-    """The (V, D) matrix whose product with a hidden state gives logits."""
-    return params["unembed"] if "unembed" in params else params["embed"]
-
-
-def logits(params: Params, x_BSD: jax.Array) -> jax.Array:
-    """(B, S, V) float32 logits of hidden states; for loss over long rows use the chunked loss instead."""
-    unembed_VD = unembedding(params).astype(x_BSD.dtype)
-    return jnp.einsum("bsd,vd->bsv", x_BSD, unembed_VD, preferred_element_type=jnp.float32)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Tables: where each parameter lives, and what Hugging Face calls it
 # ----------------------------------------------------------------------------------------------------------------------
-
-ACTIVATIONS = P(("data", "fsdp"), "sequence", None)
-CACHE = P(None, ("data", "fsdp"), "tensor", None, None)
 
 SHARDING = (
     ("embed|unembed", P("tensor", "fsdp")),

@@ -20,7 +20,7 @@ from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_token
 # A family is a module that offers, as llama.py does,
 # - functions: `init` and `hidden` for training; `hidden_branches` and `hidden_cached`, `init_cache`, `continue_cache`,
 #   `fill_cache` and `extend_cache` for inference; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
-# - tables: `SHARDING`, `CACHE` (the cache's sharding), `HUGGINGFACE`, `PRESETS`, `REMAT_POLICIES`.
+# - tables: `SHARDING`, `HUGGINGFACE`, `PRESETS`.
 FAMILIES: dict[str, ModuleType] = {"llama": llama}
 # What is read of a Hugging Face folder.
 MODEL_FILES = (

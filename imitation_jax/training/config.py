@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.data import mixture
 from imitation_jax.data.mixture import Source
-from imitation_jax.models.llama import REMAT_POLICIES
+from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 

@@ -8,6 +8,7 @@ import pytest
 from tiny_models import ARCHITECTURES, oracles
 
 from imitation_jax.models import llama
+from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings, specs
@@ -172,7 +173,7 @@ def compile_gradient(layers, remat):
 
 @pytest.fixture(scope="module")
 def gradients():
-    return {remat: compile_gradient(CONFIG.num_hidden_layers, remat) for remat in llama.REMAT_POLICIES}
+    return {remat: compile_gradient(CONFIG.num_hidden_layers, remat) for remat in REMAT_POLICIES}
 
 
 def test_what_is_recomputed_does_not_change_gradients(params, gradients):

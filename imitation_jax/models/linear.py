@@ -1,0 +1,40 @@
+"""The matrix product of an activation with a weight, as each platform has it fastest and nearest to PyTorch's.
+
+Legend: B rows, S positions, M = B x S, D inputs, F outputs.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from imitation_jax.parallel.sharding import on_one_cpu
+
+SUM_BLOCK = 192  # see `_product`
+
+
+def linear(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Contracts all but the first two dimensions of `x` (B, S, ...) with the leading ones of `w`."""
+    inputs = x.ndim - 2
+    if not on_one_cpu():
+        return jnp.tensordot(x, w, inputs)
+    # The gradient of a plain matrix product is twice as fast there; on a mesh, B and S may not be merged.
+    rows = x.reshape(x.shape[0] * x.shape[1], -1)
+    return _product(rows, w.reshape(rows.shape[1], -1)).reshape(*x.shape[:2], *w.shape[inputs:])
+
+
+@jax.custom_jvp
+def _product(x_MD: jax.Array, w_DF: jax.Array) -> jax.Array:
+    """x @ w on a CPU, its float32 sums cut into blocks where nothing is differentiated.
+
+    XLA adds up 512 products before it starts a new sum, PyTorch's MKL 192: that errs a third less, and with it the
+    logits are within 1e-4 of transformers' on 19 of 20 dialogues instead of 1, for a tenth of a forward pass.
+    """
+    if x_MD.dtype != jnp.float32:
+        return x_MD @ w_DF
+    blocks = range(0, x_MD.shape[1], SUM_BLOCK)
+    return sum(x_MD[:, start : start + SUM_BLOCK] @ w_DF[start : start + SUM_BLOCK] for start in blocks)
+
+
+@_product.defjvp
+def _product_jvp(primals, tangents):
+    (x_MD, w_DF), (dx_MD, dw_DF) = primals, tangents
+    return x_MD @ w_DF, dx_MD @ w_DF + x_MD @ dw_DF
