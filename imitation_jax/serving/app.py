@@ -163,18 +163,21 @@ class _Sender:
         name = self._asked.model.name
         tickets = self._scheduler.submit(name, self._asked.wishes, tell)
         watcher = asyncio.create_task(self._watch(receive))
+        refused = None
         try:
             async with asyncio.timeout_at(self._deadline):
                 await (self._stream(send) if self._asked.stream else self._whole(send))
         except TimeoutError:
-            await self._say(RefusedError(503, "the time for a request is over", "timeout"), send)
+            refused = RefusedError(503, "the time for a request is over", "timeout")
         except ClientDisconnect:
             pass
         except RefusedError as error:
-            await self._say(error, send)
+            refused = error
         finally:
             watcher.cancel()
             self._scheduler.leave(name, tickets)
+        if refused is not None:
+            await self._say(refused, send)
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

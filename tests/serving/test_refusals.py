@@ -182,7 +182,8 @@ def test_a_stream_that_takes_too_long_says_so_in_the_stream(start):
     with server.held() as go_on:
         reader = threading.Thread(target=read)
         reader.start()
-        server.until(waiting=1)
+        while server.scheduler.waiting == 0 and reader.is_alive():
+            time.sleep(0.01)
         go_on()
         go_on()
         reader.join()
