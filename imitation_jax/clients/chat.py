@@ -20,6 +20,7 @@ MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 AROUND_MESSAGE, AROUND_REQUEST = 8, 64
 BYTES_A_TOKEN = 4  # of English text; no byte-level tokenizer makes more than one token of a byte
 MOST_TOKENS = 2**40  # a larger usage is nonsense
+VARIABLE = re.compile(r"[A-Za-z_]\w*")
 # gpt-4-0613 and gpt-4-2024-08-06 are gpt-4, gpt-4o and gpt-4-32k are not.
 SNAPSHOT = re.compile(r"[-@:]\d[\d-]*")
 
@@ -131,6 +132,8 @@ def read_key(name: str) -> str:
     Raises:
       ValueError: there is none, or one that no header can hold; without the key.
     """
+    if not VARIABLE.fullmatch(name):
+        raise ValueError("config.key must be the name of an environment variable, not the key itself")
     key = os.environ.get(name, "").strip()
     if not key:
         raise ValueError(f"{name} is not set in the environment; config.key names the variable that holds the key")

@@ -170,8 +170,8 @@ def _exchange(
     lines = _Lines()
     timer = threading.Timer(timeout, lines.cut)
     timer.daemon = True
-    timer.start()
     begin = time.monotonic()
+    timer.start()
     try:
         with requests.Session() as session:
             session.mount("http://", lines)

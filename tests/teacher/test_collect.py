@@ -62,11 +62,11 @@ def test_hostile_teacher(server, config, write_prompts, rows, tmp_path):
     books = Books(troubles)
     server.replies = [books.reply]
     output = str(tmp_path / "out.jsonl")
-    path = write_prompts(100)
+    path = write_prompts(60)
     collect(config, path, output)
     assert sorted(row["instruction"] for row in rows(output)) == sorted(texts(path))
     assert all(row["output"] == f"You said: {row['instruction']}" for row in rows(output))
-    assert set(books.answered.values()) == {1} and len(books.answered) == 100
+    assert set(books.answered.values()) == {1} and len(books.answered) == 60
     budget = spent(config, output)
     assert budget.known == (books.prompt_tokens, books.completion_tokens)
     assert budget.cost(budget.known) == pytest.approx(books.dollars, abs=1e-12)
