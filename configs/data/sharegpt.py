@@ -1,7 +1,7 @@
 """ShareGPT dumps -> clean dialogues, as in the paper: English ones, and each query once.
 
 Command:   python -m imitation_jax.prepare --config=configs/data/sharegpt.py --config.input=PATH --output=DIR
-Hardware:  any CPU; memory stays below 1 GB for a million dialogues.
+Hardware:  any CPU; memory grows to about 1 GB for a million dialogues.
 Time:      about 1,000 conversations a second on one core.
 Expected:  every row in dialogues.jsonl or, with its step and reason, in rejected.jsonl; card/index.html has the funnel.
            The paper came from ~90K to ~50K; of dumps that others have cleaned before about 7% are rejected.

@@ -80,13 +80,19 @@ def others(dialogue: dict, settings: SimpleNamespace) -> list[str]:
     Where fewer than three turns tell a language, and it is not that one, the whole text has a say as one more turn.
     """
     texts = [turn["content"] for turn in dialogue["messages"]]
+    told, unclear = [], texts
     if settings.keep == "en":
-        wanted = settings.least_turns * len(texts)  # then it is kept, whatever the other turns tell
+        unclear = []
         for text in texts:
-            wanted -= _has_english_words(text[:GLANCED_AT])
-            if wanted <= 0:
+            (told if _has_english_words(text[:GLANCED_AT]) else unclear).append(text)
+            if len(told) >= settings.least_turns * len(texts):
                 return []
-    told = [language for text in texts if (language := of_turn(text, settings))]
+        told = ["en"] * len(told)
+    for done, text in enumerate(unclear):
+        if told and told.count(settings.keep) >= settings.least_turns * (len(told) + len(unclear) - done):
+            return []  # whatever the other turns tell
+        if language := of_turn(text, settings):
+            told.append(language)
     if len(told) < FEW_TURNS and _too_few(told, settings) and (whole := of_turn("\n".join(texts), settings)):
         told.append(whole)
     return [language for language in told if language != settings.keep] if _too_few(told, settings) else []

@@ -14,6 +14,7 @@ about any dialogue. A dialogue that is near a duplicate is one too.
 import array
 import functools
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -48,7 +49,7 @@ def get_config() -> ConfigDict:
     return config
 
 
-@functools.lru_cache(64)  # two steps ask for the same dialogue's, one after the other
+@functools.lru_cache(32)  # two steps ask for the same dialogue's, one after the other
 def normalise(text: str) -> str:
     """Lower case, single spaces, no punctuation at the ends of words, full-width letters and ligatures as plain ones.
 
@@ -57,7 +58,7 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     words = text.casefold().split()
-    return " ".join(filter(None, (word.strip(MARKS) for word in words))) or " ".join(words)
+    return " ".join(filter(None, map(str.strip, words, itertools.repeat(MARKS)))) or " ".join(words)
 
 
 def query(dialogue: dict) -> str:
@@ -93,7 +94,7 @@ def bands(shingles: np.ndarray, settings) -> np.ndarray:
     for begin in range(0, len(mixed), BLOCK):
         np.minimum(least, np.multiply.outer(mixed[begin : begin + BLOCK], factors).min(axis=0), out=least)
     hashes = least.astype(np.uint64).reshape(settings.bands, settings.hashes_a_band)
-    return _mix((hashes * _mix(_steps(settings.hashes_a_band))).sum(axis=1) + _steps(settings.bands))
+    return _mix(hashes @ _odd(settings.hashes_a_band) + _odd(settings.bands))
 
 
 def compared(query: str, settings) -> bool:
@@ -133,7 +134,7 @@ class NearDuplicates:
         self._buckets = _Buckets(settings.compared)
         self._file = tempfile.TemporaryFile()
         self._ends = array.array("Q", [0])  # of each id and query in the file
-        self._stored = functools.lru_cache(256)(self._read)
+        self._stored = functools.lru_cache(64)(self._read)
 
     def __call__(self, dialogue: dict) -> dict | str:
         asked = query(dialogue)
@@ -210,11 +211,13 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def _steps(count: int) -> np.ndarray:
-    return np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
+@functools.cache
+def _odd(count: int) -> np.ndarray:
+    """(count,) uint64, odd numbers without order: multiplying by one permutes all 64-bit numbers."""
+    return _mix(np.arange(1, count + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
 
 
 @functools.cache
 def _factors(count: int) -> np.ndarray:
-    """(count,) uint32, odd numbers: multiplying by one permutes all 32-bit numbers."""
-    return (_mix(_steps(count)) >> HALF).astype(np.uint32) | np.uint32(1)
+    """(count,) uint32, odd ones as well."""
+    return (_odd(count) >> HALF).astype(np.uint32) | np.uint32(1)
