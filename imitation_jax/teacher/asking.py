@@ -1,5 +1,6 @@
 """Many requests under way at once, all bookkeeping on one thread, and an end that throws away no answer."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -188,7 +189,8 @@ class Asking:
                     prompt, end = ends.get()
                     under_way -= 1
                     if isinstance(end, Reply):
-                        done(prompt, end)
+                        with contextlib.suppress(ValueError):  # what ended it may be said again
+                            done(prompt, end)
             raise
         finally:
             for _ in range(threads):

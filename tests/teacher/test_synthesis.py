@@ -193,14 +193,14 @@ def test_other_seeds_or_edited_files_are_refused(server, nq, rows, tmp_path):
     assert len(rows(output)) == 135
 
 
-def test_without_hope_it_ends_and_says_why(server, nq, tmp_path):
+def test_without_hope_it_ends_and_says_why(server, nq, rows, tmp_path):
     server.replies = [lambda body: reply(completion("Question: Who is seed number 1?\nAnswer: me"))]
     nq.patience = 20
     with pytest.raises(ValueError) as error:
         grow(nq, str(tmp_path / "nq.jsonl"))
     assert "the last 20 answers gave 0 rows" in str(error.value) and "repeats a seed" in str(error.value)
     asked = len(server.asked)
-    assert asked <= 20 + nq.window
+    assert asked <= 20 + nq.window and len(rows(tmp_path / "nq.answers.jsonl")) == asked
     with pytest.raises(ValueError, match="gave 0 rows"):
         grow(nq, str(tmp_path / "nq.jsonl"))
     assert len(server.asked) == asked
