@@ -112,7 +112,7 @@ class Runner:
         """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""
 
         def cast(path, leaf):
-            return leaf if path_of(path).endswith("norm") else leaf.astype(self.dtype)
+            return leaf if path_of(path).endswith(("norm", "bias")) else leaf.astype(self.dtype)
 
         placed = jax.device_put(model.params, shardings(model.params, model.family.SHARDING, self.mesh))
         return jax.tree_util.tree_map_with_path(cast, placed)

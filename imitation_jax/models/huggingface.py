@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 
 from imitation_jax.parallel.sharding import path_of
 
-# (our path, Hugging Face's name with {} for the layer, how many leading dimensions of ours are inputs)
+# (our path, Hugging Face's name with {} for the layer, how many leading dimensions of ours are inputs): n where theirs
+# is a matrix (outputs, inputs), -n where it is one of (inputs, outputs), 0 where it is as ours.
 Mapping = Iterable[tuple[str, str, int]]
 Tensors = dict[str, Callable[[], np.ndarray]]
 INDEX = "model.safetensors.index.json"
@@ -88,6 +89,9 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
       ValueError: missing or left-over tensors, or a shape that does not fit.
     """
     rows = {path: (name, inputs) for path, name, inputs in mapping}
+    prefix = next(name.split(".")[0] for name, _ in rows.values()) + "."
+    if not any(name.startswith(prefix) for name in tensors):  # saved without its head, as OpenAI's GPT-2 is
+        tensors = {prefix + name: read for name, read in tensors.items()}
     layers = {path_of(k): leaf.shape[0] for k, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     wanted = {
         rows[path][0].format(layer)
@@ -97,8 +101,9 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
     missing = sorted(wanted - tensors.keys())
     if missing:
         raise ValueError(f"{where}: {len(missing)} tensors are missing, {missing[0]} the first; is the file whole?")
-    # Old exports also carry the rotary table, which is computed here, and the tied head, which is the embedding.
-    known = ("rotary_emb.inv_freq", "lm_head.weight")
+    # Old exports also carry the rotary table and the causal mask, which are computed here, and the tied head, which is
+    # the embedding.
+    known = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "lm_head.weight")
     extra = sorted(name for name in tensors.keys() - wanted if not name.endswith(known))
     if extra:
         raise ValueError(f"{where}: {len(extra)} tensors do not belong to this architecture, {extra[0]} the first")
@@ -107,13 +112,14 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
         name, inputs = rows[path_of(key_path)]
         stacked = "{}" in name
         shape = leaf.shape[1:] if stacked else leaf.shape
-        theirs = (math.prod(shape[inputs:]), math.prod(shape[:inputs])) if inputs else shape
+        flat = _flat(shape, inputs)
+        theirs = flat[::-1] if inputs > 0 else flat
 
         def read(name):
             array = tensors[name]()
             if array.shape != theirs:
                 raise ValueError(f"{where}: {name} has shape {array.shape} where the config asks for {theirs}")
-            return (array.T if inputs else array).reshape(shape)
+            return (array.T if inputs > 0 else array).reshape(shape)
 
         whole = np.empty(leaf.shape, leaf.dtype)
         if stacked:
@@ -124,6 +130,11 @@ def load_params(mapping: Mapping, abstract: Any, tensors: Tensors, where: str) -
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: whole[index])
 
     return jax.tree_util.tree_map_with_path(load, abstract)
+
+
+def _flat(shape: tuple[int, ...], inputs: int) -> tuple[int, ...]:
+    """Our shape of one layer's tensor as a matrix (inputs, outputs), where it is one."""
+    return (math.prod(shape[: abs(inputs)]), math.prod(shape[abs(inputs) :])) if inputs else shape
 
 
 def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, Any]) -> None:
@@ -176,9 +187,8 @@ def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, A
 def _tensor(leaf: jax.Array, layer: int | None, inputs: int) -> np.ndarray:
     # An array keeps the copy that is made of it on the host: of one layer's, nothing stays behind.
     tensor = np.asarray(leaf if layer is None else jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False))
-    if inputs:
-        tensor = tensor.reshape(math.prod(tensor.shape[:inputs]), -1).T
-    return np.ascontiguousarray(tensor)
+    tensor = tensor.reshape(_flat(tensor.shape, inputs))
+    return np.ascontiguousarray(tensor.T if inputs > 0 else tensor)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ L layers, T key/value slots.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,15 @@ class LlamaConfig:
     rope_scaling: RopeScaling | None = None
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
+
+    learned_positions: ClassVar[bool] = False
+
+    @property
+    def matrix_weights(self) -> int:
+        """How many weights a position is multiplied with."""
+        D, F, K = self.hidden_size, self.intermediate_size, self.head_dim
+        heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
+        return self.num_hidden_layers * (D * K * heads + 3 * D * F) + self.vocab_size * D
 
     def build(self, rngs: nnx.Rngs) -> "Llama":
         """The model with fresh weights."""
@@ -193,8 +202,7 @@ SHARDING = (
     ("layers/(attention|mlp)_norm|final_norm", P()),
 )
 
-# (our path, Hugging Face's name, how many of our leading dimensions are inputs). Hugging Face keeps matrices as
-# (outputs, inputs), so 0 means "as it is" and n means "flatten the n input dimensions, then transpose".
+# Rows of `huggingface.Mapping`: 0 means "as it is", n "flatten the n input dimensions, then transpose".
 HUGGINGFACE = (
     ("embed", "model.embed_tokens.weight", 0),
     ("unembed", "lm_head.weight", 0),
@@ -262,12 +270,28 @@ def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
 # Presets
 # ----------------------------------------------------------------------------------------------------------------------
 
+
+def _llama3(*sizes: int, factor: float, tie_word_embeddings: bool = False) -> LlamaConfig:
+    """Llama 3.1 and 3.2; `sizes` from the hidden size to the head's."""
+    scaling = RopeScaling(factor, 1.0, 4.0, 8192)
+    return LlamaConfig(128256, *sizes, 131072, 500000.0, scaling, 1e-5, tie_word_embeddings)
+
+
 PRESETS = {
-    "smollm2_135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 100000.0, None, 1e-5, tie_word_embeddings=True),
-    "llama_7b": LlamaConfig(32000, 4096, 11008, 32, 32, 32, 128, 2048),
-    "llama_13b": LlamaConfig(32000, 5120, 13824, 40, 40, 40, 128, 2048),
-    "llama3_2_1b": LlamaConfig(
-        128256, 2048, 8192, 16, 32, 8, 64, 131072, 500000.0, RopeScaling(32.0, 1.0, 4.0, 8192), 1e-5, True
-    ),
+    "llama_7b": LlamaConfig(32000, 4096, 11008, 32, 32, 32, 128),
+    "llama_13b": LlamaConfig(32000, 5120, 13824, 40, 40, 40, 128),
+    "llama_30b": LlamaConfig(32000, 6656, 17920, 60, 52, 52, 128),
+    "llama_65b": LlamaConfig(32000, 8192, 22016, 80, 64, 64, 128, rms_norm_eps=1e-5),
+    "llama2_7b": LlamaConfig(32000, 4096, 11008, 32, 32, 32, 128, 4096, rms_norm_eps=1e-5),
+    "llama2_13b": LlamaConfig(32000, 5120, 13824, 40, 40, 40, 128, 4096, rms_norm_eps=1e-5),
+    "llama2_70b": LlamaConfig(32000, 8192, 28672, 80, 64, 8, 128, 4096, rms_norm_eps=1e-5),
+    "llama31_8b": _llama3(4096, 14336, 32, 32, 8, 128, factor=8.0),
+    "llama31_70b": _llama3(8192, 28672, 80, 64, 8, 128, factor=8.0),
+    "llama32_1b": _llama3(2048, 8192, 16, 32, 8, 64, factor=32.0, tie_word_embeddings=True),
+    "llama32_3b": _llama3(3072, 8192, 28, 24, 8, 128, factor=32.0, tie_word_embeddings=True),
+    "tinyllama_1_1b": LlamaConfig(32000, 2048, 5632, 22, 32, 4, 64, rms_norm_eps=1e-5),
+    "smollm2_135m": LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 100000.0, None, 1e-5, True),
+    "smollm2_360m": LlamaConfig(49152, 960, 2560, 32, 15, 5, 64, 8192, 100000.0, None, 1e-5, True),
+    "smollm2_1_7b": LlamaConfig(49152, 2048, 8192, 24, 32, 32, 64, 8192, 130000.0, None, 1e-5, True),
     "tiny": LlamaConfig(512, 64, 172, 5, 8, 4, 8, 512, rms_norm_eps=1e-5),
 }

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 
-from imitation_jax.models import checkpoint, huggingface, llama
+from imitation_jax.models import checkpoint, gpt2, huggingface, llama
 from imitation_jax.models.gguf import open_gguf
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import shardings
@@ -21,7 +21,8 @@ from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_token
 # - functions: `init` and `hidden` for training; `hidden_branches` and `hidden_cached`, `init_cache`, `continue_cache`,
 #   `fill_cache` and `extend_cache` for inference; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
 # - tables: `SHARDING`, `HUGGINGFACE`, `PRESETS`.
-FAMILIES: dict[str, ModuleType] = {"llama": llama}
+# Its config has LLaMA's names for sizes, `matrix_weights` and `learned_positions`; vectors' paths end in "norm", "bias".
+FAMILIES: dict[str, ModuleType] = {"llama": llama, "gpt2": gpt2}
 # What is read of a Hugging Face folder.
 MODEL_FILES = (
     "*.safetensors",

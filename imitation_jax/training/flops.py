@@ -26,10 +26,8 @@ def training_flops_per_token(config: Any, seq_len: int) -> float:
 
     Recomputation is not counted, as in MFU; the embedding look-up is free and the unembedding is a matrix.
     """
-    D, F, L = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    H, N, K = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    weights = L * (D * K * (2 * H + 2 * N) + 3 * D * F) + config.vocab_size * D
-    return 6.0 * weights + 12.0 * L * seq_len * H * K
+    L, H, K = config.num_hidden_layers, config.num_attention_heads, config.head_dim
+    return 6.0 * config.matrix_weights + 12.0 * L * seq_len * H * K
 
 
 @functools.cache

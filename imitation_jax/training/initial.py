@@ -17,21 +17,26 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
     """The model that a new run starts from; its params are None where they will be random.
 
     Raises:
-      ValueError: a preset that does not exist, or is not the architecture of `model.init`; or no chat template.
+      ValueError: a preset that does not exist, or is not the architecture of `model.init`; rows longer than the model;
+        or no chat template.
     """
     presets = {name: (family, cfg) for family in load.FAMILIES.values() for name, cfg in family.PRESETS.items()}
     if config.model.preset and config.model.preset not in presets:
         raise ValueError(f"model.preset={config.model.preset!r} is none of {', '.join(presets)}")
+    if config.model.preset:
+        check_length(presets[config.model.preset][1], config)
     if config.model.init:
         model = load.load_model(config.model.init, mesh, template=config.model.template)
         expected = presets[config.model.preset][1] if config.model.preset else model.config
         if model.config != expected:
             ours, theirs = dataclasses.asdict(model.config), dataclasses.asdict(expected)
-            wrong = ", ".join(f"{key} {ours[key]!r} is not {theirs[key]!r}" for key in ours if ours[key] != theirs[key])
+            differ = [key for key in ours if ours[key] != theirs.get(key, ours[key])]
+            wrong = ", ".join(f"{key} {ours[key]!r} is not {theirs[key]!r}" for key in differ)
             raise ValueError(
                 f"model.init={config.model.init} is not a {config.model.preset}: {wrong}; "
                 "use that size's config, or --config.model.preset="
             )
+        check_length(model.config, config)
         if config.model.tokenizer:
             tokenizer = load_tokenizer(config.model.tokenizer)
             load.check_fit(tokenizer, model.config, config.model.tokenizer)
@@ -51,6 +56,19 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
     model = LoadedModel(family, model_config, None, tokenizer, template)
     check_template(model, config.model.tokenizer)
     return model
+
+
+def check_length(model_config: Any, config: ConfigDict) -> None:
+    """Refuses rows with positions that a model never learned; rotations go on for ever.
+
+    Raises:
+      ValueError: with both lengths.
+    """
+    most = model_config.max_position_embeddings
+    if model_config.learned_positions and config.data.seq_len > most:
+        raise ValueError(
+            f"data.seq_len={config.data.seq_len}: the model has learned {most} positions; choose {most} or less"
+        )
 
 
 def check_template(model: LoadedModel, where: str) -> None:

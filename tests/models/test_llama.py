@@ -87,7 +87,7 @@ def test_matrices_are_cut_over_fsdp_and_tensor():
     [
         ("smollm2_135m", "tensor=8", ("'layers/attention/k'", "3 is not a multiple of 8 (tensor)")),
         ("tiny", "fsdp=1,tensor=8", ("'layers/attention/k'", "4 is not a multiple of 8 (tensor)")),
-        ("llama3_2_1b", "fsdp=-1", ()),
+        ("llama32_1b", "fsdp=-1", ()),
     ],
 )
 def test_a_mesh_that_does_not_divide_is_one_line(preset, mesh, parts, refused):
@@ -100,7 +100,7 @@ def test_a_mesh_that_does_not_divide_is_one_line(preset, mesh, parts, refused):
 
 @pytest.mark.parametrize(
     ("preset", "millions"),
-    [("smollm2_135m", 134.5), ("llama_7b", 6738.4), ("llama_13b", 13015.9), ("llama3_2_1b", 1235.8)],
+    [("smollm2_135m", 134.5), ("llama_7b", 6738.4), ("llama_13b", 13015.9), ("llama32_1b", 1235.8)],
 )
 def test_presets_have_the_published_sizes(preset, millions):
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes(llama.PRESETS[preset])))
