@@ -26,7 +26,7 @@ def check(dialogue: dict) -> None:
             raise ValueError("a message that is not an object")
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
-            raise ValueError(f'unknown role "{str(role)[:40]}"' if role is not None else "a message without a role")
+            raise ValueError(f'unknown role "{shown(role)}"' if role is not None else "a message without a role")
         if not isinstance(content, str):
             raise ValueError("content that is not text")
         if not content.strip():
@@ -46,6 +46,11 @@ def check(dialogue: dict) -> None:
         raise ValueError("no assistant turn")
     if turns[0] != "user":
         raise ValueError("starts with an assistant turn")
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, for a message of one line."""
+    return " ".join(str(value)[:40].split())
 
 
 def accepted(where: str, dialogue: dict) -> dict | Rejected:

@@ -153,7 +153,7 @@ def _message(where: str, number: int, row: dict) -> _Message:
     if not isinstance(row.get("id"), str) or not row["id"]:
         raise ValueError("a message without an id")
     if kind not in TYPES:
-        raise ValueError(f'a notice of type "{str(kind)[:40]}"')
+        raise ValueError(f'a notice of type "{dialogues.shown(kind)}"')
     if not isinstance(author, dict) or not isinstance(author.get("id"), str):
         raise ValueError("a message without an author's id")
     is_bot = author.get("isBot") is True

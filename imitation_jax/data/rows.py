@@ -166,7 +166,8 @@ def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> I
             buffer += more
         raw = bytes(buffer if end < 0 else buffer[:end])
         item = _parse(where, raw) if len(raw) <= max_bytes else None
-        if isinstance(item, dict):
+        # A good row that the file ends with may have taken in those behind it.
+        if isinstance(item, dict) and (end >= 0 or openings.next(raw) < 0):
             openings.learn(raw)
         elif (begin := openings.next(raw, buffer)) >= 0:
             # The row's end was damaged too: brackets and strings are no guide to it.
@@ -191,13 +192,14 @@ def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> I
             continue
         del buffer[:end]
         where = f"{file.name}[{index}]"
-        while (begin := openings.next(buffer)) < 0 and len(buffer) <= max_bytes and (more := file.more()):
+        while (begin := openings.next(buffer, buffer)) < 0 and len(buffer) <= max_bytes and (more := file.more()):
             buffer += more
         behind = bytes(buffer[1:] if begin < 0 else buffer[1:begin])
         size = len(behind)
         while begin < 0 and (more := file.more()):
             size += len(more)
-        if begin >= 0 or file.damage or (whole and behind.strip()):
+        damaged = bool(raw.strip()) and not isinstance(item, dict)  # so that its end may stand there
+        if begin >= 0 or file.damage or ((whole or damaged) and behind.strip()):
             reason = TRAILING if begin >= 0 else file.damage or TRAILING
             yield where, Rejected(where, None, reason, *_text(behind, size))
         if begin < 0:
@@ -209,9 +211,9 @@ def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> I
 class _Scan:
     """Finds where a row of a list ends by brackets and strings; parses nothing."""
 
-    def __init__(self, at: int = 0, depth: int = 1):
+    def __init__(self, at: int = 0):
         self.at = at  # what stands before it was looked at
-        self._depth, self._in_string = depth, False
+        self._depth, self._in_string = 1, False
 
     def end(self, buffer: bytearray) -> int:
         """Where the row's "," or the list's end is, -1 if not in the buffer, which may grow behind `at`."""
@@ -265,8 +267,8 @@ class _Openings:
         for found in itertools.islice(OPENING.finditer(ahead), self.TRIES):
             if found[0] not in lengths:
                 begin = found.end() - len(found[0].lstrip())
-                end = _Scan(begin, depth=0).end(ahead)
-                if end >= 0 and isinstance(_parse("", bytes(ahead[begin : end + 1])), dict):
+                end = _Scan(begin).end(ahead)
+                if end >= 0 and isinstance(_parse("", bytes(ahead[begin:end])), dict):
                     lengths[found[0]] = end - begin
         if lengths:
             self._add(max(lengths, key=lengths.get))
@@ -305,9 +307,17 @@ def _decode(where: str, raw: bytes) -> str | Rejected:
         return Rejected(where, None, "bytes that are not UTF-8", *_text(raw, len(raw)))
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        # The last of them would win without a word; damage makes one row of two like this.
+        raise ValueError("a key that stands twice in an object")
+    return made
+
+
 def _parse(where: str, raw: bytes) -> dict | Rejected:
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError:
         reason = "bytes that are not UTF-8"
     except json.JSONDecodeError as error:

@@ -194,7 +194,7 @@ def test_a_damaged_message_leaves_the_others(tmp_path):
 def test_a_long_channel_is_read_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(discord, "OPEN_MESSAGES", 100)
     path = tmp_path / "long.json"
-    count = 20_000
+    count = 6_000
     with open(path, "w") as file:
         file.write('{"channel": {"name": "long"}, "messages": [\n')
         for n in range(0, count, 2):

@@ -72,14 +72,15 @@ def test_no_bytes_break_it(folder, raw, name):
 
 def test_bad_lines_are_set_aside_with_their_place(tmp_path):
     path = tmp_path / "d.jsonl"
-    lines = [b'{"a": 1}', b'{"a": ', b"[1]", b"", b'{"a": "\xff"}', b"[" * 100_000, b'{"a": 2}']
+    lines = [b'{"a": 1}', b'{"a": ', b"[1]", b"", b'{"a": "\xff"}', b"[" * 100_000, b'{"a": 2}', b'{"a": 1, "a": 2}']
     path.write_bytes(b"\n".join(lines))
     read = dict(rows.read(path))
-    assert [where for where in read] == [f"{path}:{n}" for n in (1, 2, 3, 5, 6, 7)]
+    assert [where for where in read] == [f"{path}:{n}" for n in (1, 2, 3, 5, 6, 7, 8)]
     assert read[f"{path}:1"] == {"a": 1} and read[f"{path}:7"] == {"a": 2}
     reasons = [read[f"{path}:{n}"].reason for n in (2, 3, 5, 6)]
     assert reasons[0].startswith("not JSON:") and reasons[1:3] == ["not a JSON object", "bytes that are not UTF-8"]
     assert "JSON" in reasons[3]
+    assert read[f"{path}:8"].reason == "not readable JSON: a key that stands twice in an object"
     assert read[f"{path}:5"].row == '{"a": "\\xff"}'
 
 
