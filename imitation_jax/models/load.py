@@ -21,7 +21,8 @@ from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_token
 # - functions: `init` and `hidden` for training; `hidden_branches` and `hidden_cached`, `init_cache`, `continue_cache`,
 #   `fill_cache` and `extend_cache` for inference; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
 # - tables: `SHARDING`, `HUGGINGFACE`, `PRESETS`.
-# Its config has LLaMA's names for sizes, `matrix_weights` and `learned_positions`; vectors' paths end in "norm", "bias".
+# Its config has LLaMA's names for sizes, `matrix_weights` and `learned_positions`; its vectors' paths end in "norm" or
+# "bias".
 FAMILIES: dict[str, ModuleType] = {"llama": llama, "gpt2": gpt2}
 # What is read of a Hugging Face folder.
 MODEL_FILES = (
