@@ -73,7 +73,7 @@ def decode(
 
     Args:
       family, config, params: the model, as in LoadedModel.
-      cache: holds each row's slots before its `position`; given up to this call.
+      cache: holds each row's slots before its `position`, and perhaps more rows; given up to this call.
       rows: (B,) arrays: int32 "token", the last one known, and "position", its position; int32 "last", the position
         from which the row's last token is chosen; bool "done"; and "temperature", "top_p", "seed" as `choose` takes
         them.

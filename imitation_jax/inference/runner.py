@@ -28,6 +28,7 @@ class Runner:
       model: (family, config, weights), what every jitted step begins with.
       mesh: without a sequence axis.
       dtype: of the computation.
+      ways: devices of the batch axes.
       batch_size: rows that are generated at a time.
       tokens_forwarded: positions computed so far, padding included.
     """
@@ -38,7 +39,7 @@ class Runner:
         self.batch_size = batch_size
         self.tokens_forwarded = 0
         self.model = (model.family, model.config, self._place(model))
-        self._ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        self.ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self._memory_gib = memory_gib
 
     @functools.cached_property
@@ -72,7 +73,7 @@ class Runner:
         sequences, wanted = [arrays[i] for i in sorted_], [first[keys[i]] for i in sorted_]
         capacity = power(TOKENS_PER_ROW * self.batch_size, 64)
         while True:
-            steps = list(plan(sequences, wanted, capacity, self._ways))
+            steps = list(plan(sequences, wanted, capacity, self.ways))
             # What a step keeps lies behind the path; a few lengths serve all request sets.
             slots = power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
             needed = held + self.memory.needed(capacity, slots)
@@ -85,7 +86,7 @@ class Runner:
 
     def rows(self, step: Step) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """A step's rows as `hidden_branches` takes them, and their shape: a row for each device of the batch axes."""
-        shape = (self._ways, power(max(len(row.tokens) for row in step.rows), 64))
+        shape = (self.ways, power(max(len(row.tokens) for row in step.rows), 64))
         rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "positions", "ends", "seen")}
         rows["ends"][:] = np.arange(1, shape[1] + 1)  # padding sees itself
         for at, row in enumerate(step.rows):
@@ -97,16 +98,16 @@ class Runner:
     def fitting_rows(self, count: int, slots: int) -> int:
         """How many rows of `slots` slots are generated at a time: `count`, or so many that half of memory is left, and
         what the smallest step needs."""
-        size = -(-power(count, 1) // self._ways) * self._ways
+        size = -(-power(count, 1) // self.ways) * self.ways
         least = self.memory.needed(64, power(slots + 64, KEY_BLOCK))
         most = min(self.memory.budget / 2, self.memory.budget - least)
-        while size > self._ways and self.held(size, slots) > most:
-            size = max(self._ways, size // 2 // self._ways * self._ways)
+        while size > self.ways and self.held(size, slots) > most:
+            size = max(self.ways, size // 2 // self.ways * self.ways)
         return size
 
     def held(self, rows: int, slots: int) -> int:
         """Bytes of a cache on each device."""
-        return rows * slots // self._ways * self.memory.slot
+        return rows * slots // self.ways * self.memory.slot
 
     def _place(self, model: LoadedModel) -> Any:
         """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""

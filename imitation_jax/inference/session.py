@@ -45,6 +45,8 @@ class Session:
         self._pauses_of = functools.lru_cache(16)(pauses_of)
         size = runner.fitting_rows(rows, slots)
         self._held = runner.held(size, slots)
+        # Rows are given away from the first on, so that few texts need not wait for the others' empty places.
+        self._sizes = [size // 4**power for power in (2, 1) if size % (4**power * runner.ways) == 0] + [size]
         self._active: list[Writer | None] = [None] * size
         self._queue: collections.deque[Iterator] = collections.deque()
         self._waiting: dict[Writer, None] = {}
@@ -163,22 +165,23 @@ class Session:
         self._rows["done"][row], self._rows["position"][row], self._rows["temperature"][row] = True, 0, 0
 
     def _decode(self, most: int) -> list[tuple[Writer, Generation | None]]:
-        size, done = len(self._active), int(self._rows["done"].sum())
+        busy = [row for row, writer in enumerate(self._active) if writer is not None]
+        size = next(size for size in self._sizes if size > busy[-1])
         # To look at every finished row at once would cost more than its empty place does.
-        enough = min(size, done + (max(1, size // 8) if self._waiting else size))
+        enough = min(size, size - len(busy) + (max(1, size // 8) if self._waiting else size))
         runner = self._runner
         self._cache, *written = generate.decode(
             *runner.model,
             self._cache,
-            self._rows,
-            self._pauses_BV,
+            {name: of_rows[:size] for name, of_rows in self._rows.items()},
+            self._pauses_BV[:size],
             np.int32(most),
             np.int32(enough),
             dtype=runner.dtype,
         )
         tokens_BC, logprobs_BC = (np.asarray(array) for array in written)
         runner.tokens_forwarded += size * int((tokens_BC != NOTHING).sum(axis=1).max())
-        return self._collect(dict(enumerate(zip(tokens_BC, logprobs_BC, strict=True))))
+        return self._collect({row: (tokens_BC[row], logprobs_BC[row]) for row in busy})
 
     def _check_guesses(self) -> list[tuple[Writer, Generation | None]]:
         """One step for the last texts where all repeat what stood before, nothing where they do not."""
@@ -210,8 +213,6 @@ class Session:
         moved = []
         for row, (tokens_C, logprobs_C) in written.items():
             writer = self._active[row]
-            if writer is None:
-                continue
             generation = writer.write(tokens_C, logprobs_C)
             if generation is None:
                 self._go_on(row, writer)

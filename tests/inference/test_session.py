@@ -8,7 +8,7 @@ from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.inference.writer import Writer
 
 NO_STOP = frozenset()
-check = generate.check
+check, decode = generate.check, generate.decode
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,20 @@ def test_requests_join_while_others_are_being_written(engine, requests, offline)
     finish(session, found)
     assert [found[writer].ids for writer in writers] == [generation.ids for generation in offline]
     assert session.free == 8 and session.step() == []
+
+
+def test_few_texts_do_not_pay_for_empty_rows(engine, requests, offline, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(generate, "decode", lambda *args, **kw: sizes.append(len(args[5])) or decode(*args, **kw))
+    session = engine.session(rows=16, slots=128)
+    [alone] = session.add(requests[:1])
+    found = {writer: generation for writer, generation in session.step(most=3) if generation is not None}
+    writers = [alone, *session.add(requests[1:4])]
+    session.step(most=3)
+    writers += session.add(requests[4:])
+    finish(session, found)
+    assert [found[writer].ids for writer in writers] == [generation.ids for generation in offline]
+    assert sizes[:3] == [1, 4, 16] and sizes[-1] == 1  # the first is the longest
 
 
 def test_who_leaves_gives_his_row_to_the_next(engine, requests, offline):
