@@ -22,6 +22,7 @@ MAX_REJECTED_CHARS = 50_000
 UTF8_BOM = b"\xef\xbb\xbf"
 TRAILING = "data after the end of the list"
 
+QUOTE, COMMA, OPENS, CLOSES = b'"'[0], b","[0], b"[{", b"]}"
 STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 STRUCTURE = re.compile(rb'[^"\[\]{},]*+')
 OPENING = re.compile(rb'\s*+\{\s*+"[^"\\]{0,200}"\s*+:')
@@ -217,18 +218,25 @@ class _Scan:
 
     def end(self, buffer: bytearray) -> int:
         """Where the row's "," or the list's end is, -1 if not in the buffer, which may grow behind `at`."""
-        while self.at < len(buffer):
-            inside = self._in_string
-            self.at = (STRING if inside else STRUCTURE).match(buffer, self.at).end()
-            mark = buffer[self.at : self.at + 1]
-            if inside and mark != b'"':
-                break  # not all of the text is here, or only the first half of an escape
-            if not inside:
-                self._depth += (mark in (b"[", b"{")) - (mark in (b"]", b"}"))
-                if self._depth == 0 or (mark == b"," and self._depth == 1):
-                    return self.at
-            self._in_string = mark == b'"' and not inside
-            self.at += bool(mark)
+        at, depth, inside, size = self.at, self._depth, self._in_string, len(buffer)
+        while at < size:
+            at = (STRING if inside else STRUCTURE).match(buffer, at).end()
+            mark = buffer[at] if at < size else 0
+            if inside:
+                if mark != QUOTE:
+                    break  # not all of the text is here, or only the first half of an escape
+                inside = False
+            elif mark == QUOTE:
+                inside = True
+            elif mark in OPENS:
+                depth += 1
+            elif mark:
+                depth -= mark in CLOSES
+                if depth == 0 or (depth == 1 and mark == COMMA):
+                    self.at = at
+                    return at
+            at += mark > 0
+        self.at, self._depth, self._in_string = at, depth, inside
         return -1
 
 

@@ -69,9 +69,8 @@ def to_markdown(turns: Sequence[tuple[str | None, object]]) -> tuple[list[object
     boxed = [soup is not None and _is_boxed(soup) for soup in soups]
     answers = [number for number, (role, _) in enumerate(turns) if role == "assistant"]
     asked = [text for role, text in turns if role == "user" and isinstance(text, str)]
-    if not any("html" in text.lower() for text in asked) and all(
-        boxed[number] or (soups[number] is not None and _is_rendered(soups[number])) for number in answers
-    ):
+    rendered = all(boxed[number] or (soups[number] is not None and _is_rendered(soups[number])) for number in answers)
+    if rendered and not any("html" in text.lower() for text in asked):
         for number in answers:
             boxed[number] = True
     texts: list[object] = []
