@@ -1,7 +1,8 @@
-"""The two tokenizer kinds, and the real texts that they are compared on."""
+"""The three tokenizer kinds, and the real texts that they are compared on."""
 
 import gzip
 import json
+import shutil
 
 import pytest
 
@@ -18,6 +19,19 @@ def llama(lent):
 @pytest.fixture(scope="session")
 def smollm2(smollm2_gguf):
     return load_tokenizer(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(lent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpt2")
+    shutil.copyfile(lent("tokenizers/gpt2_encoder.json"), folder / "vocab.json")
+    shutil.copyfile(lent("tokenizers/gpt2_vocab.bpe"), folder / "merges.txt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_folder):
+    return load_tokenizer(gpt2_folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Writes oracles.json beside this file: what transformers makes of the texts and dialogues below.
 
 Made with transformers 5.23, tokenizers 0.23.3, gguf 0.19:
-    python tests/tokenizers/make_oracles.py LLAMA_TOKENIZER_MODEL SMOLLM2_GGUF
+    python tests/tokenizers/make_oracles.py LLAMA_TOKENIZER_MODEL SMOLLM2_GGUF GPT2_VOCAB GPT2_MERGES
 """
 
 import json
@@ -72,12 +72,16 @@ BLOCKS = """{% for message in messages %}
 {% endfor %}"""
 
 
-def main(llama_model: str, smollm2_gguf: str) -> None:
-    from transformers import AutoTokenizer, LlamaTokenizer
+def main(llama_model: str, smollm2_gguf: str, gpt2_vocab: str, gpt2_merges: str) -> None:
+    from transformers import AutoTokenizer, GPT2Tokenizer, LlamaTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(llama_model, Path(folder) / "tokenizer.model")
         llama = LlamaTokenizer.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(gpt2_vocab, Path(folder) / "vocab.json")
+        shutil.copyfile(gpt2_merges, Path(folder) / "merges.txt")
+        gpt2 = GPT2Tokenizer.from_pretrained(folder)
     smollm2 = AutoTokenizer.from_pretrained(str(Path(smollm2_gguf).parent), gguf_file=Path(smollm2_gguf).name)
 
     def chat(messages: list[dict[str, str]], **options) -> dict[str, list]:
@@ -99,6 +103,7 @@ def main(llama_model: str, smollm2_gguf: str) -> None:
     oracles = {
         "llama": [llama.encode(text, add_special_tokens=False) for text in TEXTS],
         "smollm2": [smollm2.encode(text, add_special_tokens=False) for text in TEXTS],
+        "gpt2": [gpt2.encode(text, add_special_tokens=False) for text in TEXTS],
         "dialogues": dialogues,
     }
     path = Path(__file__).with_name("oracles.json")

@@ -23,12 +23,17 @@ def hf_smollm2(smollm2_gguf):
     return transformers.AutoTokenizer.from_pretrained(str(smollm2_gguf.parent), gguf_file=smollm2_gguf.name)
 
 
+@pytest.fixture(scope="module")
+def hf_gpt2(gpt2_folder):
+    return transformers.GPT2Tokenizer.from_pretrained(gpt2_folder)
+
+
 def mismatches(ours, theirs):
     """Indices, not texts: a failure must not print what people wrote."""
     return [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
 
 
-@pytest.mark.parametrize("kind", ["llama", "smollm2"])
+@pytest.mark.parametrize("kind", ["llama", "smollm2", "gpt2"])
 def test_ids(request, sharegpt_texts, tmp_path, kind):
     ours, theirs = request.getfixturevalue(kind), request.getfixturevalue(f"hf_{kind}")
     texts = sharegpt_texts + TEXTS

@@ -14,7 +14,7 @@ from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 ORACLES = json.loads(Path(__file__).with_name("oracles.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(params=["llama", "smollm2"])
+@pytest.fixture(params=["llama", "smollm2", "gpt2"])
 def kind(request):
     return request.param, request.getfixturevalue(request.param)
 
@@ -26,11 +26,13 @@ def test_ids_equal_the_oracles(kind):
     assert tokenizer.encode_batch(TEXTS) == ORACLES[name]
 
 
-def test_properties(llama, smollm2):
+def test_properties(llama, smollm2, gpt2):
     assert (llama.vocab_size, llama.bos_id, llama.eos_id, llama.pad_id) == (32000, 1, 2, None)
     assert llama.special_ids == {0, 1, 2}
     assert (smollm2.vocab_size, smollm2.bos_id, smollm2.eos_id, smollm2.pad_id) == (49152, 1, 2, 2)
     assert smollm2.special_ids == set(range(17))
+    assert (gpt2.vocab_size, gpt2.bos_id, gpt2.eos_id, gpt2.pad_id) == (50257, 50256, 50256, None)
+    assert gpt2.special_ids == {50256}
     assert "<|im_start|>" in smollm2.chat_template
     assert llama.token_to_id("</s>") == 2
     assert llama.token_to_id("no such piece") is None
