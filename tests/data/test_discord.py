@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from imitation_jax.data import dialogues, discord
+from imitation_jax.data import dialogues, discord, rows
 from imitation_jax.data.rows import Rejected
 
 START = datetime.datetime(2023, 4, 1, tzinfo=datetime.UTC)
@@ -193,6 +193,7 @@ def test_a_damaged_message_leaves_the_others(tmp_path):
 
 def test_a_long_channel_is_read_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(discord, "OPEN_MESSAGES", 100)
+    monkeypatch.setattr(rows, "CHUNK", 2**16)
     path = tmp_path / "long.json"
     count = 6_000
     with open(path, "w") as file:
