@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def url(command, smollm2_gguf, tmp_path_factory):
     log = tmp_path_factory.mktemp("serve") / "log"
     with open(log, "w") as file:
-        flags = [f"--model=gguf:{smollm2_gguf}", "--port=0", "--context=1024"]
+        flags = [f"--model=gguf:{smollm2_gguf}", "--port=0", "--context=4096"]
         process = command.start("serve", *flags, quick=False, stdout=file, stderr=file)
         while not (found := re.search(r"API (http\S+)", log.read_text())):
             assert process.poll() is None, log.read_text()
@@ -46,7 +46,7 @@ def test_200_real_prompts_with_a_kill_in_between(command, url, lent, rows, tmp_p
     assert output.read_text().startswith(first[: first.rindex("\n") + 1])
     answered, refused = rows(output), rows(tmp_path / "out.failed.jsonl")
     assert sorted(row["id"] for row in answered + refused) == sorted(row["id"] for row in prompts[:200])
-    assert all("says nothing" in row["reason"] for row in refused) and len(refused) <= 20
+    assert all("says nothing" in row["reason"] for row in refused) and len(refused) <= 10
     assert all(row["usage"]["completion_tokens"] <= 48 for row in answered)
 
 
