@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import jax
@@ -25,16 +27,21 @@ def one_device():
     return make_mesh("", jax.devices()[:1])
 
 
-def word_tokenizer(size: int, template: str | None = TEMPLATE) -> Tokenizer:
-    """`size` ids, one a word."""
-    words = ["<s>", "</s>", "user", "assistant", *(f"w{number}" for number in range(4, size))]
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(dict(zip(words, range(size), strict=True)), "w4"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": template})
+@pytest.fixture(scope="session")
+def word_tokenizer():
+    """`word_tokenizer(size, template)` has `size` ids, one a word."""
+
+    def make(size: int, template: str | None = TEMPLATE) -> Tokenizer:
+        words = ["<s>", "</s>", "user", "assistant", *(f"w{number}" for number in range(4, size))]
+        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(dict(zip(words, range(size), strict=True)), "w4"))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        return Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": template})
+
+    return make
 
 
 @pytest.fixture
-def hf_folder(tmp_path):
+def hf_folder(tmp_path, word_tokenizer):
     """`hf_folder("multi_head", key=value)` is that model's folder, its config.json as transformers wrote it.
 
     Keywords change the config.json, `tensors` replaces the weights, `ids` is the size of the tokenizer and `template`
@@ -87,14 +94,37 @@ def as_hf():
         for path, name, inputs in model.family.HUGGINGFACE:
             if path in leaves:
                 for layer, array in enumerate(np.asarray(leaves[path]) if "{}" in name else [leaves[path]]):
-                    # The inputs come last with them, and first here.
-                    array = np.moveaxis(np.asarray(array), range(inputs), range(-inputs, 0)) if inputs else array
-                    rows = array.shape[: array.ndim - inputs] if inputs else array.shape
-                    shape = (int(np.prod(rows)), -1) if inputs else rows
-                    found[name.format(layer)] = np.asarray(array).reshape(shape)
+                    array = np.asarray(array)
+                    # The inputs come last with them, and first here; but first in a Conv1D, which a minus marks.
+                    if inputs > 0:
+                        array = np.moveaxis(array, range(inputs), range(-inputs, 0))
+                    rows = array.shape[: array.ndim - inputs if inputs > 0 else -inputs] if inputs else array.shape
+                    found[name.format(layer)] = array.reshape((int(np.prod(rows)), -1) if inputs else rows)
         return found
 
     return tensors
+
+
+@pytest.fixture(scope="session")
+def oracle_python():
+    python = os.environ.get("IMITATION_ORACLE_PYTHON")
+    if not python:
+        pytest.skip("IMITATION_ORACLE_PYTHON names no interpreter with torch, transformers and gguf")
+    return python
+
+
+@pytest.fixture(scope="session")
+def transformers(oracle_python, tmp_path_factory):
+    """`transformers(model path, rows of ids, ...)` is the folder that transformers_logits.py filled."""
+
+    def run(path: Path, rows: list[list[int]], *args: int) -> Path:
+        folder = tmp_path_factory.mktemp("transformers")
+        (folder / "ids.json").write_text(json.dumps(rows))
+        script = Path(__file__).with_name("transformers_logits.py")
+        subprocess.run([oracle_python, script, path, folder / "ids.json", folder, *map(str, args)], check=True)
+        return folder
+
+    return run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tiny_models import ARCHITECTURES, LOGITS, ORACLES, tokens, weights
+from tiny_models import ARCHITECTURES, GPT2, LOGITS, ORACLES, tokens, weights
 from transformers_logits import load, logits
 
 PROMPT = "The capital of France is Paris, and the capital of Italy is"
@@ -18,11 +18,12 @@ EVERY = 512  # of the vocabulary's logits, this many apart are kept
 
 def main(smollm2_gguf: str) -> None:
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     configs, arrays = {}, {}
-    for name, fields in ARCHITECTURES.items():
-        model = LlamaForCausalLM(LlamaConfig(**fields)).eval()
+    for name, fields in (ARCHITECTURES | {"gpt2": GPT2}).items():
+        empty = GPT2LMHeadModel(GPT2Config(**fields)) if name == "gpt2" else LlamaForCausalLM(LlamaConfig(**fields))
+        model = empty.eval()
         state = {key: torch.from_numpy(tensor) for key, tensor in weights(fields).items()}
         missing, unexpected = model.load_state_dict(state, strict=False)
         tied = ["lm_head.weight"] if fields["tie_word_embeddings"] else []

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,28 +20,6 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 print(json.dumps(tokenizer.apply_chat_template(json.loads(sys.argv[2]), tokenize=False)))
 """
-
-
-@pytest.fixture(scope="module")
-def oracle_python():
-    python = os.environ.get("IMITATION_ORACLE_PYTHON")
-    if not python:
-        pytest.skip("IMITATION_ORACLE_PYTHON names no interpreter with torch, transformers and gguf")
-    return python
-
-
-@pytest.fixture(scope="module")
-def transformers(oracle_python, tmp_path_factory):
-    """`transformers(model path, rows of ids, ...)` is the folder that transformers_logits.py filled."""
-
-    def run(path: Path, rows: list[list[int]], *args: int) -> Path:
-        folder = tmp_path_factory.mktemp("transformers")
-        (folder / "ids.json").write_text(json.dumps(rows))
-        script = Path(__file__).with_name("transformers_logits.py")
-        subprocess.run([oracle_python, script, path, folder / "ids.json", folder, *map(str, args)], check=True)
-        return folder
-
-    return run
 
 
 @pytest.fixture(scope="module")

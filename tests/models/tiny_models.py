@@ -1,4 +1,4 @@
-"""Tiny LLaMAs in three architectures, whose weights follow from a tensor's name and shape, so none are committed."""
+"""Three tiny LLaMAs and a tiny GPT-2, whose weights follow from a tensor's name and shape, so none are committed."""
 
 import json
 import zlib
@@ -53,6 +53,16 @@ ARCHITECTURES = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
     },
 }
+# In those of its GPT2Config.
+GPT2 = {
+    "vocab_size": 101,
+    "n_embd": 48,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 64,
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
 POSITIONS = 40
 ORACLES = Path(__file__).with_name("oracles.json")
 LOGITS = Path(__file__).with_name("oracles.npz")
@@ -69,6 +79,19 @@ def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def weights(hf: dict) -> dict[str, np.ndarray]:
     """All tensors of the architecture under Hugging Face's names, of a size that makes logits of a few units."""
+    shapes = _gpt2_shapes(hf) if "n_embd" in hf else _llama_shapes(hf)
+    tensors = {}
+    for name, shape in shapes.items():
+        drawn = uniform(name, shape)
+        # Powers of two keep the scaling exact.
+        if len(shape) == 1:
+            tensors[name] = drawn / 4 if name.endswith("bias") else 1 + drawn / 4
+        else:
+            tensors[name] = drawn * (1 if any(part in name for part in ("embed", "head", "wte")) else 0.25)
+    return tensors
+
+
+def _llama_shapes(hf: dict) -> dict[str, tuple[int, ...]]:
     D, F, V = hf["hidden_size"], hf["intermediate_size"], hf["vocab_size"]
     H, N = hf["num_attention_heads"], hf["num_key_value_heads"]
     K = hf.get("head_dim") or D // H
@@ -81,12 +104,22 @@ def weights(hf: dict) -> dict[str, np.ndarray]:
         shapes |= {prefix + f"self_attn.{x}_proj.weight": (n * K, D) for x, n in (("q", H), ("k", N), ("v", N))}
         shapes |= {prefix + "self_attn.o_proj.weight": (D, H * K), prefix + "mlp.down_proj.weight": (D, F)}
         shapes |= {prefix + f"mlp.{x}_proj.weight": (F, D) for x in ("gate", "up")}
-    tensors = {}
-    for name, shape in shapes.items():
-        drawn = uniform(name, shape)
-        # Powers of two keep the scaling exact.
-        tensors[name] = 1 + drawn / 4 if len(shape) == 1 else drawn * (1 if "embed" in name or "head" in name else 0.25)
-    return tensors
+    return shapes
+
+
+def _gpt2_shapes(hf: dict) -> dict[str, tuple[int, ...]]:
+    D, start = hf["n_embd"], "transformer."
+    shapes = {f"{start}wte.weight": (hf["vocab_size"], D), f"{start}wpe.weight": (hf["n_positions"], D)}
+    norms, matrices = [f"{start}ln_f"], {}
+    for layer in range(hf["n_layer"]):
+        prefix = f"{start}h.{layer}."
+        norms += [f"{prefix}ln_1", f"{prefix}ln_2"]
+        matrices |= {f"{prefix}attn.c_attn": (D, 3 * D), f"{prefix}attn.c_proj": (D, D)}
+        matrices |= {f"{prefix}mlp.c_fc": (D, 4 * D), f"{prefix}mlp.c_proj": (4 * D, D)}
+    shapes |= {f"{name}.{part}": (D,) for name in norms for part in ("weight", "bias")}
+    for name, shape in matrices.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[1:]}
+    return shapes
 
 
 def tokens(hf: dict) -> np.ndarray:

@@ -3,18 +3,19 @@ import math
 import jax
 import pytest
 
-from imitation_jax.models import llama
+from imitation_jax.models import gpt2, llama
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 
 
-@pytest.mark.parametrize("name", sorted(llama.PRESETS))
-def test_six_a_matrix_weight_and_attention(name):
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family in (llama, gpt2) for name in family.PRESETS])
+def test_six_a_matrix_weight_and_attention(family, name):
     """Counted from the parameter tree: every matrix once, an untied input embedding not, a tied one as the output's."""
-    config = llama.PRESETS[name]
-    shapes = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
+    config = family.PRESETS[name]
+    shapes = jax.eval_shape(lambda: family.init(config, jax.random.key(0)))
     sizes = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
-    weights = sum(math.prod(leaf.shape) for path, leaf in sizes.items() if "norm" not in path)
-    if not config.tie_word_embeddings:
+    other = ("norm", "bias", "positions")
+    weights = sum(math.prod(leaf.shape) for path, leaf in sizes.items() if not any(part in path for part in other))
+    if "unembed" in shapes:
         weights -= config.vocab_size * config.hidden_size
     assert training_flops_per_token(config, 0) == 6 * weights
     # Each layer's scores and weighted sum: 2 products of 2 FLOPs with K x H each a key, three times with the backward.
