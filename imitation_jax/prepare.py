@@ -18,7 +18,7 @@ OUTPUT = command.define_string("output", None, "Folder to write; it must not exi
 
 def main() -> int:
     config = CONFIG.value
-    if config.get("format") == "prompts":
+    if "training" in config:  # as in heldout_prompts.py
         from imitation_jax.data import heldout
 
         heldout.select(config, OUTPUT.value)

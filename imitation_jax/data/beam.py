@@ -72,7 +72,7 @@ def run(
             | apache_beam.GroupByKey()
             | apache_beam.MapTuple(lambda block, rows: _write(block, rows, target))
         )
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("[0-9]*")):  # not what a worker that was killed left half written
         for _, row in pickle.loads(path.read_bytes()):
             _, item, changed = pickle.loads(row)
             yield Cleaned(item, changed)

@@ -38,6 +38,12 @@ KEY = re.compile(
     r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])",
     re.DOTALL,
 )
+# Settings that are shares.
+SHARES = {
+    "language": ("least_turns", "probability"),
+    "repetition": ("least_distinct",),
+    "near_duplicates": ("jaccard", "contained", "jaccard_if_contained"),
+}
 PERSONAL = {"email": (EMAIL, "@"), "phone": (PHONE, ""), "key": (KEY, "")}
 
 
@@ -87,7 +93,7 @@ def get_config() -> ConfigDict:
 
 def error_replies(dialogue: dict, settings: SimpleNamespace) -> dict | str:
     """Drops a dialogue with an answer that is the service's error, such as its rate limit."""
-    phrases = _phrases(settings.phrases or "error_replies.txt")
+    phrases = _phrases(settings.phrases, "error_replies.txt")
     for text in _answers(dialogue):
         if len(text) <= settings.most_characters and (found := _first_of(phrases, text)):
             return f"error reply: {found}"
@@ -96,7 +102,7 @@ def error_replies(dialogue: dict, settings: SimpleNamespace) -> dict | str:
 
 def keywords(dialogue: dict, settings: SimpleNamespace) -> dict | str:
     """Drops a dialogue with one of the phrases in an answer."""
-    phrases = _phrases(settings.phrases or "keywords.txt")
+    phrases = _phrases(settings.phrases, "keywords.txt")
     for text in _answers(dialogue):
         if found := _first_of(phrases, text):
             return f"keyword: {found}"
@@ -229,6 +235,15 @@ def settings(config: ConfigDict, texts: dict[str, str]) -> dict[str, SimpleNames
       ValueError, OSError: a setting that cannot be, or a file that cannot be read.
     """
     found = {name: SimpleNamespace(**config[name].to_dict()) for name in steps(config)}
+    for name, keys in SHARES.items():
+        for key in keys:
+            if name in found and not 0 <= getattr(found[name], key) <= 1:
+                raise ValueError(f"config.{name}.{key}={getattr(found[name], key)} must be between 0 and 1")
+    for key in ("bands", "hashes_a_band", "compared"):
+        if (step := found.get("near_duplicates")) and getattr(step, key) < 1:
+            raise ValueError(f"config.near_duplicates.{key}={getattr(step, key)} must be 1 or more")
+    if "language" in found:
+        language.check(found["language"])
     if step := found.get("decontaminate"):
         if not texts:
             raise ValueError("config.decontaminate.files is empty: give the evaluation data, or leave out the step")
@@ -239,7 +254,7 @@ def settings(config: ConfigDict, texts: dict[str, str]) -> dict[str, SimpleNames
                 raise ValueError(f"config.personal_data.kinds: there is no {kind!r}; there are {', '.join(PERSONAL)}")
     for name in ("error_replies", "keywords"):
         if name in found:
-            _phrases(found[name].phrases or f"{name}.txt")
+            _phrases(found[name].phrases, f"{name}.txt")
     if "length" in found and found["length"].tokenizer:
         _tokenizer(found["length"].tokenizer)
     return found
@@ -296,9 +311,9 @@ def _listed(names: str) -> list[str]:
 
 
 @functools.cache
-def _phrases(path: str) -> tuple[str, ...]:
-    """The lines of a file that are not empty and no comments; a name without folder is one beside this module."""
-    file = epath.Path(path) if epath.Path(path).exists() else resources.files("imitation_jax.data") / path
+def _phrases(path: str, default: str) -> tuple[str, ...]:
+    """The lines that are not empty and no comments, of the file at `path` or else of the one beside this module."""
+    file = epath.Path(path) if path else resources.files("imitation_jax.data") / default
     lines = map(str.strip, file.read_text(encoding="utf-8").splitlines())
     return tuple(line.casefold() for line in lines if line and not line.startswith("#"))
 

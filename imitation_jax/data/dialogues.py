@@ -75,14 +75,20 @@ def named(where: str, row: dict) -> dict:
 
 def with_own_id(dialogue: dict, seen: set[str]) -> dict:
     """`dialogue` with an id that is not in `seen` yet (and is then): a new one's old id stays as `original_id`."""
-    own, count = dialogue["id"], 1
-    while own in seen:
-        count += 1
-        own = f"{dialogue['id']}#{count}"
-    seen.add(own)
-    if count == 1:
+    given = dialogue["id"]
+    if given not in seen:
+        seen.add(given)
         return dialogue
-    return {"id": own, "original_id": dialogue["id"]} | {key: dialogue[key] for key in dialogue if key != "id"}
+    # Some dumps give every row the same id: its next number is looked for in steps that double, then halve.
+    taken, free = 1, 2
+    while f"{given}#{free}" in seen:
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        taken, free = (middle, free) if f"{given}#{middle}" in seen else (taken, middle)
+    own = f"{given}#{free}"
+    seen.add(own)
+    return {"id": own, "original_id": given} | {key: dialogue[key] for key in dialogue if key != "id"}
 
 
 def converted(

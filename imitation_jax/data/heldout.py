@@ -7,9 +7,7 @@ training query that is nearest); rejected.jsonl, every other row with its reason
 import collections
 import itertools
 import json
-import os
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.data import categories, dialogues, language, rows, sources, tokens
 from imitation_jax.data.nearest import against
+from imitation_jax.data.output import new_folder
 from imitation_jax.data.prompts import read_prompts
 from imitation_jax.data.rows import Rejected
 
@@ -25,7 +24,6 @@ from imitation_jax.data.rows import Rejected
 def get_config() -> ConfigDict:
     """What a config of `prepare` holds that selects prompts."""
     config = ConfigDict()
-    config.format = "prompts"
     # Comma-separated paths or patterns of files of prompts (`id` with `messages` or `instruction`; .txt: one a line).
     config.input = ""
     # What the models that are evaluated were trained on: comma-separated folders that prepare wrote, or dialogue files.
@@ -46,7 +44,7 @@ def select(config: ConfigDict, output: str) -> dict:
     """Selects `config.n` prompts, writes the folder `output`, and returns what is in its selection.json.
 
     A prompt of several user turns is looked at as a whole for its language, and turn by turn for coding and BLEU. The
-    folder appears when it is whole; a failed or killed run leaves `output`.tmp, which the next one clears.
+    folder appears when it is whole, see `output.new_folder`.
 
     Raises:
       FileNotFoundError: a path that names no file.
@@ -54,15 +52,25 @@ def select(config: ConfigDict, output: str) -> dict:
     """
     if config.n < 1:
         raise ValueError(f"config.n={config.n}: select at least one prompt")
+    language.check(config.language)
     files = sources.input_files(config.input)
-    folder = Path(output)
-    if "://" in output:
-        raise ValueError(f"--output={output}: give a local folder; copy it to the bucket when it is whole")
-    if folder.exists():
-        raise ValueError(f"--output={output} exists: delete it, or give another folder")
+    with new_folder(output) as part:
+        items, selection = _selected(files, config)
+        _write(items, selection, part)
+        fitting = selection["fitting"]
+        if fitting < config.n:
+            raise ValueError(
+                f"only {fitting} of {len(items)} rows in {config.input} fit, {config.n} are wanted: give more prompts "
+                f"or --config.n={fitting} (see {part / 'rejected.jsonl'})"
+            )
+    logging.info("%d rows -> %d fit, %d drawn: %s", len(items), fitting, config.n, output)
+    return selection
+
+
+def _selected(files: Sequence[str], config: ConfigDict) -> tuple[list[tuple[str, dict | Rejected]], dict]:
+    """Every row of the files, chosen or set aside, and the counts."""
     training = _training(config.training)
     items = _candidates(files, config)
-
     places = [place for place, (_, item) in enumerate(items) if not isinstance(item, Rejected)]
     turns = [(place, text) for place in places for text in _asked(items[place][1])]
     logging.info("%d prompts against %d training queries", len(places), len(training))
@@ -79,8 +87,7 @@ def select(config: ConfigDict, output: str) -> dict:
             why = f"near a training query: BLEU {bleu:.2f} with {near}"
             items[place] = where, Rejected(where, prompt["id"], why, prompt)
     fitting = [place for place in places if not isinstance(items[place][1], Rejected)]
-    enough = len(fitting) >= config.n
-    drawn = set(random.Random(config.seed).sample(fitting, config.n)) if enough else set(fitting)
+    drawn = set(random.Random(config.seed).sample(fitting, min(config.n, len(fitting))))
     for place in set(fitting) - drawn:
         where, prompt = items[place]
         items[place] = where, Rejected(where, prompt["id"], "fits, but was not drawn", prompt)
@@ -98,15 +105,7 @@ def select(config: ConfigDict, output: str) -> dict:
         "reasons": dict(reasons),
         "settings": {key: value for key, value in config.to_dict().items() if key not in ("input", "training")},
     }
-    part = _write(items, selection, folder)
-    if not enough:
-        raise ValueError(
-            f"only {len(fitting)} of {len(items)} rows in {config.input} fit, {config.n} are wanted: give more prompts "
-            f"or --config.n={len(fitting)} (see {part / 'rejected.jsonl'})"
-        )
-    os.rename(part, folder)
-    logging.info("%d rows -> %d fit, %d drawn: %s", len(items), len(fitting), len(drawn), folder)
-    return selection
+    return items, selection
 
 
 def _training(paths: str) -> dict[str, str]:
@@ -149,25 +148,21 @@ def _unfit(prompt: dict, first: dict[tuple[str, ...], str], told: ConfigDict) ->
     if any(map(categories.is_coding, texts)):
         return "coding"
     spoken = language.of_turn("\n".join(texts), told)
-    return "" if spoken == "en" else f"not English: {spoken or 'tells no language'}"
+    return "" if spoken == told.keep else f"language: {spoken or 'tells none'}"
 
 
 def _asked(dialogue: dict) -> Iterator[str]:
     return (message["content"] for message in dialogue["messages"] if message["role"] == "user")
 
 
-def _write(items: Sequence[tuple[str, dict | Rejected]], selection: dict, folder: Path) -> Path:
-    part = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+def _write(items: Sequence[tuple[str, dict | Rejected]], selection: dict, folder: Path) -> None:
     with (
-        open(part / "prompts.jsonl", "w", encoding="utf-8") as good,
-        open(part / "rejected.jsonl", "w", encoding="utf-8") as bad,
+        open(folder / "prompts.jsonl", "w", encoding="utf-8") as good,
+        open(folder / "rejected.jsonl", "w", encoding="utf-8") as bad,
     ):
         for _, item in items:
             if isinstance(item, Rejected):
                 bad.write(item.line())
             else:
                 good.write(rows.line(item))
-    (part / "selection.json").write_text(json.dumps(selection, indent=2) + "\n", encoding="utf-8")
-    return part
+    (folder / "selection.json").write_text(json.dumps(selection, indent=2) + "\n", encoding="utf-8")

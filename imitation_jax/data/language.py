@@ -50,6 +50,13 @@ def get_config() -> ConfigDict:
     return config
 
 
+def check(settings: SimpleNamespace) -> None:
+    """Raises ValueError where `keep` is no language that the detector knows: no turn would be in it."""
+    known = sorted({*_detector().labels} - {"zxx"})
+    if settings.keep not in known:
+        raise ValueError(f"config.language.keep={settings.keep} is not known; there are {', '.join(known)}")
+
+
 def of_turn(text: str, settings: SimpleNamespace) -> str | None:
     """The language of a turn, an ISO 639-1 code, or None where it tells none."""
     if settings.keep == "en" and _has_english_words(text[:GLANCED_AT]):

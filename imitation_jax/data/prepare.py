@@ -2,7 +2,6 @@
 
 import collections
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.data import builder, card, cleaning, rows, sources
 from imitation_jax.data.cleaning import Cleaned
+from imitation_jax.data.output import new_folder
 from imitation_jax.data.rows import Rejected
 from imitation_jax.data.sources import input_files
 from imitation_jax.progress import progress
@@ -35,8 +35,8 @@ def get_config(format: str = "sharegpt") -> ConfigDict:
     config.input = ""
     # Longer rows are set aside; the longest real conversations have about 1 MB, and a tokenizer needs minutes and
     # gigabytes for a row of hundreds.
-    config.max_row_bytes = 8 * 2**20
-    # Files of the tfds dataset; 0 takes as many as tfds thinks right for its size.
+    config.max_row_bytes = rows.MAX_BYTES
+    # Files of the tfds dataset, at most one a dialogue; 0 takes as many as tfds thinks right for its size.
     config.shards = 0
     # An Apache Beam runner that does the steps (DirectRunner, SparkRunner, FlinkRunner, DataflowRunner) and the flags
     # that it takes, space-separated; without one they are done here. The output is the same.
@@ -49,8 +49,8 @@ def get_config(format: str = "sharegpt") -> ConfigDict:
 def prepare(config: ConfigDict, output: str, texts: Mapping[str, str] | None = None) -> dict:
     """Reads the input, takes it through the steps, writes `output`, and returns its card.
 
-    Every row of the input is in dialogues.jsonl or in rejected.jsonl. The folder appears when it is whole: what a
-    killed run left, or one that kept no dialogue, lies in `output`.tmp, and the next run clears it.
+    Every row of the input is in dialogues.jsonl or in rejected.jsonl. The folder appears when it is whole, see
+    `output.new_folder`.
 
     Args:
       config: as `get_config` makes it.
@@ -64,49 +64,49 @@ def prepare(config: ConfigDict, output: str, texts: Mapping[str, str] | None = N
     files = _files(config)
     names, settings = cleaning.steps(config), cleaning.settings(config, dict(texts or {}))
     card.check(config)
+    if config.shards < 0:
+        raise ValueError(f"config.shards={config.shards} must be 0 (tfds decides) or more")
     paths = [path for some in files.values() for path in some]
-    folder = Path(output)
-    if "://" in str(output):
-        raise ValueError(f"--output={output}: give a local folder; copy it to the bucket when it is whole")
-    if folder.exists():
-        raise ValueError(f"--output={output} exists: delete it, or give another folder")
-    part = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    if config.runner:
-        from imitation_jax.data import beam
+    with new_folder(output) as part:
+        if config.runner:
+            from imitation_jax.data import beam
 
-        cleaned = beam.run(files, names, settings, config, part / "beam")
-    else:
-        read = progress(sources.read(files, config.max_row_bytes), desc="preparing", unit="row")
-        cleaned = cleaning.run(read, names, settings)
-    counts = {"input": paths} | _write(cleaned, names, part)
-    shutil.rmtree(part / "beam", ignore_errors=True)
-    if not counts["dialogues"]:
-        if not counts["rows"]:
-            shutil.rmtree(part)
-            raise ValueError(f"no row in {', '.join(paths)}: it is empty")
-        reason, count = next(iter(counts["reasons"].items()))
-        raise ValueError(
-            f"no dialogue left of {', '.join(paths)}: all {counts['rows']} rows were rejected, {count} of them because "
-            f"of: {reason} (see {part / 'rejected.jsonl'})"
-        )
-    # The card is about the data, not about the machines.
-    told = ConfigDict({key: value for key, value in config.items() if not key.startswith("runner")})
-    result = card.write(part / "card", counts, part / "dialogues.jsonl", told)
+            cleaned = beam.run(files, names, settings, config, part / "beam")
+        else:
+            read = progress(sources.read(files, config.max_row_bytes), desc="preparing", unit="row")
+            cleaned = cleaning.run(read, names, settings)
+        counts = {"input": paths} | _write(cleaned, names, part)
+        shutil.rmtree(part / "beam", ignore_errors=True)
+        if not counts["dialogues"]:
+            raise ValueError(_nothing_left(counts, part))
+        # The card is about the data, not about the machines.
+        told = ConfigDict({key: value for key, value in config.items() if not key.startswith("runner")})
+        result = card.write(part / "card", counts, part / "dialogues.jsonl", told)
 
-    def accepted() -> Iterable[dict]:
-        with open(part / "dialogues.jsonl", encoding="utf-8") as file:
-            yield from progress(map(json.loads, file), total=counts["dialogues"], desc="writing tfds", unit="dialogue")
+        def accepted() -> Iterable[dict]:
+            with open(part / "dialogues.jsonl", encoding="utf-8") as file:
+                lines = map(json.loads, file)
+                yield from progress(lines, total=counts["dialogues"], desc="writing tfds", unit="dialogue")
 
-    builder.build(accepted, part / "tfds", config.shards)
-    os.rename(part, folder)
+        builder.build(accepted, part / "tfds", min(config.shards, counts["dialogues"]))
     for step in counts["funnel"]:
         logging.info("%-16s %9s rows left%s", step["step"], f"{step['rows']:,}", _said(step))
     logging.info(
-        "%d rows -> %d dialogues, %d rejected: %s", counts["rows"], counts["dialogues"], counts["rejected"], folder
+        "%d rows -> %d dialogues, %d rejected: %s", counts["rows"], counts["dialogues"], counts["rejected"], output
     )
     return result
+
+
+def _nothing_left(counts: dict, part: Path) -> str:
+    paths = ", ".join(counts["input"])
+    if not counts["rows"]:
+        shutil.rmtree(part)
+        return f"no row in {paths}: it is empty"
+    reason, count = next(iter(counts["reasons"].items()))
+    return (
+        f"no dialogue left of {paths}: all {counts['rows']} rows were rejected, {count} of them because of: {reason} "
+        f"(see {part / 'rejected.jsonl'})"
+    )
 
 
 def _files(config: ConfigDict) -> dict[str, list[str]]:

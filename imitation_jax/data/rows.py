@@ -20,6 +20,7 @@ MAX_BYTES = 8 * 2**20  # of one row; the longest real dialogues have about one
 CHUNK = 2**20
 MAX_REJECTED_CHARS = 50_000
 UTF8_BOM = b"\xef\xbb\xbf"
+MAX_DEPTH = 200  # of lists and objects in each other; what writes or sends a row recurses
 TRAILING = "data after the end of the list"
 
 QUOTE, COMMA, OPENS, CLOSES = b'"'[0], b","[0], b"[{", b"]}"
@@ -333,7 +334,19 @@ def _parse(where: str, raw: bytes) -> dict | Rejected:
     except (ValueError, RecursionError) as error:
         reason = f"not readable JSON: {str(error).splitlines()[0]}"
     else:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not (_brackets(raw) > MAX_DEPTH and _is_deep(value)):
             return value
-        reason = "not a JSON object"
+        reason = f"nested more than {MAX_DEPTH} deep" if isinstance(value, dict) else "not a JSON object"
     return Rejected(where, None, reason, *_text(raw, len(raw)))
+
+
+def _brackets(raw: bytes) -> int:
+    return raw.count(b"[") + raw.count(b"{")
+
+
+def _is_deep(value: dict) -> bool:
+    level: list = [value]
+    for _ in range(MAX_DEPTH):
+        inside = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in inside if isinstance(child, dict | list)]
+    return bool(level)

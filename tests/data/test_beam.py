@@ -9,6 +9,8 @@ import pytest
 from imitation_jax.data.prepare import get_config, prepare
 
 pytest.importorskip("apache_beam", reason="needs apache-beam: pip install 'imitation_jax[beam]'")
+from imitation_jax.data import beam  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 
@@ -32,6 +34,21 @@ def test_the_sample_comes_out_the_same(lent, tmp_path):
     config.shards = 2
     card = both(config, tmp_path, texts={"item": "how to write a letter to a friend who has moved to another town"})
     assert card["rows"] == 2338 and all(step["rows"] > 2000 for step in card["funnel"])
+
+
+def test_what_a_killed_worker_left_is_not_read(tmp_path, monkeypatch):
+    write = beam._write
+
+    def killed_and_tried_again(block, rows, folder):
+        Path(folder, f".{block:08d}.1").write_bytes(b"half")
+        write(block, rows, folder)
+
+    monkeypatch.setattr(beam, "_write", killed_and_tried_again)
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a", "source": "t", "messages": messages}) + "\n")
+    config = get_config("messages")
+    config.input, config.runner = str(tmp_path / "in.jsonl"), "DirectRunner"
+    assert prepare(config, str(tmp_path / "out"))["dialogues"] == 1
 
 
 @pytest.mark.parametrize("flags", ["", "--direct_num_workers=2 --direct_running_mode=multi_processing"])

@@ -71,6 +71,14 @@ def test_phrases_can_come_from_a_file(tmp_path):
         apply("keywords", item, phrases="nowhere.txt")
 
 
+def test_a_file_that_happens_to_lie_here_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keywords.txt").write_text("banana\n")
+    cleaning._phrases.cache_clear()
+    item = dialogue("What is yellow?", "A banana is.")
+    assert apply("keywords", item) is item
+
+
 def test_length_in_characters_tokens_and_turns(tiny_tokenizer):
     item = dialogue("abcd", "efgh", "ijkl", "mnop")
     assert apply("length", item) is item
@@ -147,6 +155,15 @@ def test_settings_that_cannot_be_are_one_clear_line():
         apply("decontaminate", dialogue("a", "b"))
     with pytest.raises(ValueError, match="config.personal_data.kinds: there is no 'name'; there are email, phone, key"):
         apply("personal_data", dialogue("a", "b"), kinds="email,name")
+    for step, key, value in (
+        ("language", "keep", "english"),
+        ("language", "probability", 50.0),
+        ("repetition", "least_distinct", 15.0),
+        ("near_duplicates", "jaccard", 65.0),
+        ("near_duplicates", "bands", 0),
+    ):
+        with pytest.raises(ValueError, match=f"config.{step}.{key}={value} "):
+            apply(step, dialogue("a", "b"), **{key: value})
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -246,7 +263,7 @@ def test_each_config_has_steps_that_there_are():
     for path in sorted((ROOT / "configs" / "data").glob("*.py")):
         config = load(path.name)()
         assert isinstance(config, ConfigDict)
-        if config.get("format") != "prompts":
+        if "training" not in config:
             assert cleaning.settings(config, {"item": ITEM}).keys() == set(cleaning.steps(config))
     assert "keywords" in cleaning.steps(load("sharegpt.py")("unfiltered"))
     with pytest.raises(ValueError, match="the variant is unfiltered"):

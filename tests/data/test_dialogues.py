@@ -68,6 +68,15 @@ def test_check_says_no_but_never_breaks(dialogue):
         assert [m["role"] for m in dialogue["messages"] if m["role"] != "system"][:2] == ["user", "assistant"]
 
 
+def test_rows_that_all_have_one_id_get_their_own_in_order_and_in_time():
+    seen: set[str] = set()
+    made = [dialogues.with_own_id({"id": "x"}, seen) for _ in range(30_000)]  # a search from 2 on would take minutes
+    assert [item["id"] for item in made] == ["x", *(f"x#{number}" for number in range(2, 30_001))]
+    assert made[-1]["original_id"] == "x"
+    again = dialogues.with_own_id({"id": "x#2", "original_id": "older"}, seen)
+    assert again == {"id": "x#2#2", "original_id": "older"}
+
+
 def test_reading_keeps_further_keys_and_fills_what_other_trainers_leave_out(tmp_path):
     path = tmp_path / "d.jsonl"
     full = {"id": "x", "source": "s", "score": [1, {"k": None}], **talk(U, A)}

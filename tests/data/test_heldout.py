@@ -21,8 +21,8 @@ FIT = [
 ]
 UNFIT = {
     "Write a Python function that reverses a list of numbers.": "coding",
-    "Warum ist der Himmel am Abend oft so schön rot?": "not English: de",
-    "42 :-)": "not English: tells no language",
+    "Warum ist der Himmel am Abend oft so schön rot?": "language: de",
+    "42 :-)": "language: tells none",
     "What is the capital of Mongolia, and how many people live in it?": "near a training query: BLEU 79.17 with 1",
     FIT[0]: "came before: 0",
 }
@@ -120,6 +120,7 @@ def test_the_same_id_in_two_files_is_two_prompts(config, tmp_path):
         ),
         ({"n": 0}, "config.n=0: select at least one prompt"),
         ({"training": ""}, "config.training is empty"),
+        ({"language": {"keep": "english"}}, "config.language.keep=english is not known; there are .* en, "),
         ({"training": "missing"}, "no data at missing"),
         ({"input": "missing"}, "config.input: no file missing"),
     ],

@@ -1,3 +1,4 @@
+import collections
 import gzip
 import importlib.util
 import json
@@ -9,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from imitation_jax.data import builder
+from imitation_jax.data.output import new_folder
 from imitation_jax.data.prepare import input_files, prepare
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,30 @@ def test_nothing_left_is_one_clear_line(config, tmp_path):
             assert not rejected.exists()
 
 
+def test_two_runs_do_not_write_the_same_folder(config, dump, tmp_path):
+    config.input = str(dump)
+    with new_folder(str(tmp_path / "out")) as part:
+        (part / "mine").touch()
+        with pytest.raises(ValueError, match="out: another run is writing it; wait, or give another folder$"):
+            prepare(config, str(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_an_output_that_cannot_be_made_is_one_clear_line(config, dump):
+    config.input = str(dump)
+    with pytest.raises(OSError, match="^--output=.*/new cannot be written .*: give another folder$"):
+        prepare(config, f"{dump}/new")
+
+
+def test_shards_are_at_most_one_a_dialogue_and_never_negative(config, dump, tmp_path):
+    config.input, config.shards = str(dump), -1
+    with pytest.raises(ValueError, match="config.shards=-1 must be 0"):
+        prepare(config, str(tmp_path / "out"))
+    config.shards = 50
+    prepare(config, str(tmp_path / "out"))
+    assert len(list((tmp_path / "out" / "tfds").rglob("*.array_record*"))) == 2
+
+
 def test_a_long_row_is_set_aside(config, tmp_path):
     config.input = str(tmp_path / "d.json")
     config.max_row_bytes = 200
@@ -140,9 +166,26 @@ def test_lent_sample_adds_up(config, lent, tmp_path):
     config.input = str(path)
     card = prepare(config, str(tmp_path / "out"))
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = sum(1 for _ in file)
+        dump = [json.loads(line) for line in file]
     kept, rejected = lines(tmp_path / "out" / "dialogues.jsonl"), lines(tmp_path / "out" / "rejected.jsonl")
-    assert (len(kept), len(rejected)) == (card["dialogues"], card["rejected"])
-    assert len(kept) + len(rejected) == rows == card["rows"]
+    assert len(dump) == 2338 == card["rows"]
+    # What is not in rejected.jsonl is in dialogues.jsonl, in order, with all its turns.
+    places = [int(row["where"].rpartition(":")[2]) - 1 for row in rejected]
+    assert [dump[place]["id"] for place in places] == [row["id"] for row in rejected]
+    rest = [row for place, row in enumerate(dump) if place not in set(places)]
+    assert len(rest) == len(kept) and len(set(places)) == len(places)
+    for row, dialogue in zip(rest, kept, strict=True):
+        assert row["id"] == dialogue.get("original_id", dialogue["id"])
+        assert len(row["conversations"]) == len(dialogue["messages"]) + dialogue.get("leading_turn_dropped", 0)
     assert len({dialogue["id"] for dialogue in kept}) == len(kept)
-    assert sum(card["histogram_turns_per_dialogue"].values()) == len(kept)
+    assert [item for _, item in builder.read(builder.find(tmp_path / "out"))] == kept
+    # The sums agree at every step.
+    steps, left = collections.Counter(row["step"] for row in rejected), len(dump)
+    for step in card["funnel"][1:]:
+        left -= steps[step["step"]]
+        assert (step["rows"], step["dropped"]) == (left, steps[step["step"]]) == (left, sum(step["reasons"].values()))
+    assert left == len(kept) == card["dialogues"] == sum(card["sources"].values())
+    assert len(rejected) == card["rejected"] == sum(card["reasons"].values())
+    for histogram in (card["histogram_turns_per_dialogue"], card["length"]["histogram_below"]):
+        assert sum(histogram.values()) == len(kept)
+    assert sum(card["turns"].values()) == sum(len(dialogue["messages"]) for dialogue in kept)

@@ -92,6 +92,18 @@ def test_a_bad_element_of_a_list_leaves_the_others(tmp_path):
     assert [isinstance(item, dict) for _, item in read] == [True, False, False, False, True]
 
 
+def test_a_row_that_is_nested_too_deep_is_set_aside(tmp_path):
+    """One that no other Python, nor pickle, could write again."""
+    path = tmp_path / "d.jsonl"
+    deep = [f'{{"k": {"[" * depth}{"]" * depth}}}' for depth in (rows.MAX_DEPTH - 1, rows.MAX_DEPTH, 400, 100_000)]
+    wide = json.dumps({"k": [{}] * 1000})
+    path.write_text("\n".join([*deep, wide]))
+    good, *bad, last = items(path)
+    assert isinstance(good, dict) and last == json.loads(wide)
+    assert [row.reason for row in bad[:2]] == [f"nested more than {rows.MAX_DEPTH} deep"] * 2
+    assert all(isinstance(row, Rejected) for row in bad)
+
+
 def test_data_after_a_list_is_reported(tmp_path):
     path = tmp_path / "d.json"
     behind = "data after the end of the list"

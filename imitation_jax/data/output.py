@@ -1,0 +1,44 @@
+"""The folder that a run writes, which appears when it is whole."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def new_folder(output: str) -> Iterator[Path]:
+    """Gives `output`.tmp, cleared of what a killed run left; at the end it becomes `output`.
+
+    Where something is raised, what was written stays in `output`.tmp, to be looked at, until the next run.
+
+    Raises:
+      ValueError: `output` exists or is in a bucket, or another run is writing it.
+      OSError: it cannot be made.
+    """
+    folder = Path(output)
+    if "://" in output:
+        raise ValueError(f"--output={output}: give a local folder; copy it to the bucket when it is whole")
+    if folder.exists():
+        raise ValueError(f"--output={output} exists: delete it, or give another folder")
+    part = folder.with_name(folder.name + ".tmp")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--output={output} cannot be written ({error}): give another folder") from error
+    lock = os.open(part, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel gives it back however this process ends
+        except BlockingIOError:
+            raise ValueError(f"--output={output}: another run is writing it; wait, or give another folder") from None
+        for left in part.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield part
+        os.rename(part, folder)
+    finally:
+        os.close(lock)
+        with contextlib.suppress(OSError):
+            part.rmdir()  # if nothing was written
