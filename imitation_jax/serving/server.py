@@ -51,6 +51,8 @@ def serve(sources: Mapping[str, str], settings: Settings, key: str | None) -> No
       ValueError, OSError: a setting out of range, a public address without a key or one that is taken, or a model that
         cannot be loaded; in one line.
     """
+    if not sources:
+        raise ValueError("--model is empty; it takes hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]")
     for name in ("rows", "queue", "request_bytes", "seconds"):
         if not getattr(settings, name) > 0:
             raise ValueError(f"--{name}={getattr(settings, name)}: must be more than 0")
@@ -61,8 +63,8 @@ def serve(sources: Mapping[str, str], settings: Settings, key: str | None) -> No
         engines = {name: model.engine for name, model in models.items()}
         slots = {name: model.slots for name, model in models.items()}
         scheduler = Scheduler(engines, settings.rows, slots, settings.queue)
-        scheduler.start()
         try:
+            scheduler.start()
             app = make_app(models, scheduler, Limits(settings.request_bytes, settings.seconds), key)
             _run(app, bound, list(models))
         finally:
@@ -77,6 +79,7 @@ def _bind(host: str, port: int, key: str | None) -> socket.socket:
         bound = socket.socket(family, kind)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen()  # until then the system gives the address to others too
     except OSError as error:
         raise OSError(f"--host={host} --port={port}: cannot be served there ({error})") from None
     return bound
@@ -109,11 +112,11 @@ def http_server(app: ASGIApp) -> uvicorn.Server:
 
 
 def _run(app: ASGIApp, bound: socket.socket, names: list[str]) -> None:
-    bound.listen()
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    http = http_server(app)
+    # One that comes before uvicorn listens to it, or that uvicorn raises once more at its end, is a good end too.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(http, "should_exit", True))
     logging.info("serving %s: chat page %s/, OpenAI's API %s/v1", ", ".join(names), url, url)
-    # uvicorn raises the signal that ended it once more, and this one is a good end.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    http_server(app).run(sockets=[bound])
+    http.run(sockets=[bound])
     logging.info("stopped")
