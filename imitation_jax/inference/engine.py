@@ -105,7 +105,10 @@ class Engine:
         return self._runner.tokens_forwarded
 
     def score(
-        self, requests: Sequence[ScoreRequest], on_result: Callable[[int, Score], None] | None = None
+        self,
+        requests: Sequence[ScoreRequest],
+        on_result: Callable[[int, Score], None] | None = None,
+        beside: Session | None = None,
     ) -> list[Score]:
         """Log-likelihoods of continuations, in the order of the requests.
 
@@ -115,6 +118,7 @@ class Engine:
           requests: an empty continuation scores 0.0 and is greedy; an empty context stands for the tokenizer's BOS, or
             its EOS where it has no BOS.
           on_result: called with a request's index and score as soon as it is known.
+          beside: an open session, whose cache takes a part of the memory.
 
         Raises:
           ValueError: naming the request: it does not fit the model's context, holds an id that the vocabulary lacks,
@@ -149,7 +153,7 @@ class Engine:
         alternatives = score.ALTERNATIVES if any(request.alternatives for request in requests) else 0
 
         runner = self._runner
-        members, steps, cache = runner.prepare(asked, first)
+        members, steps, cache = runner.prepare(asked, first, beside.held if beside else 0)
         for step in steps:
             rows, shape = runner.rows(step)
             pieces, entries = [], []

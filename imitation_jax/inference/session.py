@@ -21,6 +21,7 @@ class Session:
 
     Attributes:
       slots: a prompt and what may be written after it must fit these.
+      held: bytes of its cache on each device.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Session:
         self._runner, self._writer_of = runner, writer_of
         self._pauses_of = functools.lru_cache(16)(pauses_of)
         size = runner.fitting_rows(rows, slots)
-        self._held = runner.held(size, slots)
+        self.held = runner.held(size, slots)
         # Rows are given away from the first on, so that few texts need not wait for the others' empty places.
         self._sizes = [size // 4**power for power in (2, 1) if size % (4**power * runner.ways) == 0] + [size]
         self._active: list[Writer | None] = [None] * size
@@ -90,7 +91,7 @@ class Session:
             by_prompt[np.array(writer.prompt[:-1], np.int32).tobytes()].append(writer)
         short = by_prompt.pop(b"", [])
         first = {key: len(those[0].prompt) - 2 for key, those in by_prompt.items()}
-        self._queue.append(self._read(short, *self._runner.prepare(by_prompt, first, self._held)))
+        self._queue.append(self._read(short, *self._runner.prepare(by_prompt, first, self.held)))
         self._waiting |= dict.fromkeys(writers)
 
     def _read(self, short, members, steps, past) -> Iterator[tuple[Writer, tuple | None]]:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import threading
 import time
@@ -219,7 +220,7 @@ class _Lane:
             self.waiting.clear()
         self.writing, self._session = {}, None
         for ticket in lost:
-            _tell(ticket, error)
+            _tell(ticket, RuntimeError(str(error)))  # whatever it is, no wish is to blame
 
     def _take(self, kind: type, most: int) -> list[Ticket]:
         taken = [ticket for ticket in self.waiting if isinstance(ticket.wish.request, kind)][:most]
@@ -228,8 +229,9 @@ class _Lane:
         return taken
 
     def _score(self, tickets: list[Ticket]) -> None:
-        for ticket, score in self._one_by_one(self._engine.score, tickets):
-            _tell(ticket, score)
+        score = functools.partial(self._engine.score, beside=self._session)
+        for ticket, found in self._one_by_one(score, tickets):
+            _tell(ticket, found)
 
     def _begin(self, tickets: list[Ticket]) -> None:
         now = time.monotonic()
@@ -275,7 +277,7 @@ class _Lane:
         for ticket, writer, one in wanted:
             context = [*writer.prompt, *writer.ids[: ticket.told_ids - len(one.ids)]]
             requests.append(ScoreRequest(context, one.ids, ticket.wish.alternatives))
-        for (_, _, one), score in zip(wanted, self._engine.score(requests), strict=True):
+        for (_, _, one), score in zip(wanted, self._engine.score(requests, beside=self._session), strict=True):
             one.scores[:] = score.each
 
 

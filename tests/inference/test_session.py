@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.inference import generate
-from imitation_jax.inference.engine import Engine, GenerateRequest
+from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
 from imitation_jax.inference.writer import Writer
 
 NO_STOP = frozenset()
@@ -83,6 +83,17 @@ def test_what_does_not_fit_the_slots_is_refused(engine):
     with pytest.raises(ValueError, match="request 1: a prompt of 20 tokens and 45 new ones do not fit 64 tokens"):
         session.add([GenerateRequest([1] * 20, 44), GenerateRequest([1] * 20, 45)])
     assert session.free == 2
+
+
+def test_scores_leave_an_open_session_its_memory(model, one_device, requests):
+    sized = Engine(model, one_device, batch_size=1)._runner
+    needed = sized.memory.needed(64, 256)
+    engine = Engine(model, one_device, batch_size=1, memory_gib=(needed + sized.held(1, 128) / 2) / 2**30)
+    session = engine.session(rows=1, slots=128)
+    asked = [ScoreRequest([1, 2], [3])]
+    assert engine.score(asked)
+    with pytest.raises(ValueError, match="memory"):
+        engine.score(asked, beside=session)
 
 
 @pytest.mark.parametrize("right", [0, 1, 4, 15])

@@ -1,4 +1,4 @@
-"""A small student with clear next tokens, and real servers in front of it."""
+"""A small student with clear next tokens, and real servers in front of it, with rows of one shape."""
 
 import contextlib
 import dataclasses
@@ -24,6 +24,7 @@ from imitation_jax.tokenizers.chat import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 CONFIG = llama.LlamaConfig(512, 64, 172, 3, 8, 4, 8, 512)
+ROWS, SLOTS = 8, 256  # of all that is computed here, since programs take longer to compile than to run
 
 
 @pytest.fixture(scope="session")
@@ -51,16 +52,30 @@ def student_folder(student, tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def engine(student) -> Engine:
     """For answers without a server."""
-    return Engine(student, make_mesh(devices=jax.devices()[:1]), batch_size=8)
+    return Engine(student, make_mesh(devices=jax.devices()[:1]), ROWS)
 
 
 @pytest.fixture(scope="session")
-def offline(engine):
+def generate(engine):
+    """`generate(requests)` is `engine.generate(requests)` in rows of the servers' shape."""
+
+    def generate_(requests):
+        session, found = engine.session(ROWS, SLOTS), {}
+        writers = session.add(requests)
+        while moved := session.step():
+            found |= {writer: generation for writer, generation in moved if generation is not None}
+        return [found[writer] for writer in writers]
+
+    return generate_
+
+
+@pytest.fixture(scope="session")
+def offline(engine, generate):
     """`offline(["text"], max_new_tokens=9)` is what the engine continues texts with, greedily."""
 
     def continue_(texts, **settings):
         prompts = [engine.tokenizer.encode(text) if isinstance(text, str) else text for text in texts]
-        return engine.generate([GenerateRequest(prompt, **settings) for prompt in prompts])
+        return generate([GenerateRequest(prompt, **settings) for prompt in prompts])
 
     return continue_
 
@@ -102,15 +117,14 @@ class Server:
 
 @pytest.fixture(scope="module")
 def start(student):
-    """`start(rows=2, queue=64, seconds=600, key=None, names=("student",))` is a Server, closed after the module."""
+    """`start(queue=64, seconds=600, key=None, names=("student",))` is a Server, closed after the module."""
     with contextlib.ExitStack() as stack:
 
-        def start_(rows=2, queue=64, seconds=600.0, request_bytes=2**16, key=None, names=("student",)) -> Server:
+        def start_(queue=64, seconds=600.0, request_bytes=2**16, key=None, names=("student",)) -> Server:
             mesh = make_mesh(devices=jax.devices()[:1])
-            models = {name: ServedModel(name, Engine(student, mesh, rows), 256) for name in names}
-            scheduler = Scheduler(
-                {name: m.engine for name, m in models.items()}, rows, dict.fromkeys(models, 256), queue
-            )
+            models = {name: ServedModel(name, Engine(student, mesh, ROWS), SLOTS) for name in names}
+            engines = {name: model.engine for name, model in models.items()}
+            scheduler = Scheduler(engines, ROWS, dict.fromkeys(models, SLOTS), queue)
             scheduler.start()
             stack.callback(scheduler.close)
             bound = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

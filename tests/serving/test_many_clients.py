@@ -16,15 +16,15 @@ def asked_of(number: int) -> tuple[dict, int]:
     """A prompt and its most tokens, different for each number."""
     random = Random(number)
     content = " ".join([str(number), *random.choices(WORDS, k=random.randint(1, 20))])
-    return {"messages": [{"role": "user", "content": content}]}, random.randint(5, 60)
+    return {"messages": [{"role": "user", "content": content}]}, random.randint(5, 40)
 
 
-def test_nobody_gets_what_another_asked_for_while_a_third_of_all_leave(start, engine):
+def test_nobody_gets_what_another_asked_for_while_a_third_of_all_leave(start, engine, generate):
     count = 200
-    server = start(rows=8, queue=count)
+    server = start(queue=count)
     asked = [asked_of(number) for number in range(count)]
     requests = [GenerateRequest(engine.template.prompt_ids(body["messages"]), most) for body, most in asked]
-    wanted = [generation.text for generation in engine.generate(requests)]
+    wanted = [generation.text for generation in generate(requests)]
 
     async def one(client: openai.AsyncOpenAI, number: int) -> str | None:
         body, most = asked[number]
@@ -63,7 +63,7 @@ def test_nobody_gets_what_another_asked_for_while_a_third_of_all_leave(start, en
 
 
 def test_a_crowd_beyond_the_queue_is_told_to_come_back_and_then_served(start, engine, offline):
-    server = start(rows=2, queue=3)
+    server = start(queue=3)
     body, _ = asked_of(0)
     [generation] = offline([engine.template.prompt_ids(body["messages"])], max_new_tokens=30)
     settings = {**body, "model": "student", "temperature": 0, "max_tokens": 30}
@@ -73,12 +73,12 @@ def test_a_crowd_beyond_the_queue_is_told_to_come_back_and_then_served(start, en
             response = await client.post(f"{server.url}/v1/chat/completions", json=settings)
             if response.status_code == 200:
                 return tries, response.json()["choices"][0]["message"]["content"]
-            assert response.status_code == 429 and int(response.headers["retry-after"]) == 1, response.text
+            assert response.status_code == 429 and int(response.headers["retry-after"]) >= 1, response.text
             await asyncio.sleep(0.05)
 
     async def all_of_them():
         async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=None) as client:
-            return await asyncio.gather(*(one(client) for _ in range(16)))
+            return await asyncio.gather(*(one(client) for _ in range(32)))
 
     found = asyncio.run(all_of_them())
     assert {text for _, text in found} == {generation.text} and sum(tries for tries, _ in found) > 0
