@@ -17,6 +17,7 @@ from imitation_jax.training.optimizer import make_optimizer, make_schedule
 # What may differ when a run goes on: where and in which pieces it computes, not what.
 MAY_CHANGE = frozenset(
     {"mesh", "accumulation", "remat", "loss_chunk", "log_every", "data.workers", "data.cache_dir", "checkpoint.keep"}
+    | {"plan.topology"}
 )
 
 
@@ -74,6 +75,9 @@ def get_config() -> ConfigDict:
     config.evaluate.samples = 4  # dialogues of which the first user turn is answered; 0 for none
     config.evaluate.max_new_tokens = 64
 
+    config.plan = ConfigDict()
+    config.plan.topology = ""  # the TPU slice that the config is made for, as v5e:8x8
+
     config.log_every = 10  # steps between log lines; every step is in metrics.jsonl
     config.max_skipped = 5  # steps in a row without a finite gradient before the run stops
     return config
@@ -110,6 +114,31 @@ def sources(config: ConfigDict) -> dict[str, Source]:
     found = {name: Source(**keys) for name, keys in named.items()}
     mixture.check(found)
     return found
+
+
+def student(preset: str, variant: str, learning_rate: float = 2e-5, template: str = "lineage") -> ConfigDict:
+    """The config of one size; its file is called as its preset.
+
+    It is the paper's training (chat format, 32 rows of 2,048 positions, loss on the answers, one epoch) but for the
+    optimiser: AdamW at the usual learning rate for the size, warm-up in proportion to the run, cosine. The variant
+    "paper" is the letter of the paper; both are the same where `paper` and this function do not differ.
+
+    What the files estimate: memory as float32 weights, gradients and two moments over all chips (16 bytes a weight) and
+    the layers' inputs in bfloat16 that the backward pass keeps, nothing else; time at 40% of the chips' bfloat16 peak
+    (`flops.PEAK_FLOPS`) by `flops.training_flops_per_token`.
+
+    Raises:
+      ValueError: another variant.
+    """
+    config = get_config()
+    config.model.preset = preset
+    config.model.template = template
+    config.optimizer.learning_rate = learning_rate
+    if variant == "paper":
+        paper(config)
+    elif variant:
+        raise ValueError(f"{preset}.py has no variant {variant!r}; there is paper")
+    return config
 
 
 def paper(config: ConfigDict) -> ConfigDict:
