@@ -173,6 +173,8 @@ class _Sender:
             pass
         except RefusedError as error:
             refused = error
+        except asyncio.CancelledError:  # by uvicorn, whose patience with what is under way has ended
+            refused = RefusedError(503, "the server stops", "stopping")
         finally:
             watcher.cancel()
             self._scheduler.leave(name, tickets)

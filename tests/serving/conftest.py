@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import openai
 import pytest
+import uvicorn
 
 from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.models import llama
@@ -86,6 +87,7 @@ class Server:
 
     url: str
     scheduler: Scheduler
+    http: uvicorn.Server
 
     def client(self, key: str = "none", **options) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options)
@@ -133,6 +135,6 @@ def start(student):
             thread.start()
             stack.callback(thread.join)
             stack.callback(setattr, http, "should_exit", True)
-            return Server(f"http://127.0.0.1:{bound.getsockname()[1]}", scheduler)
+            return Server(f"http://127.0.0.1:{bound.getsockname()[1]}", scheduler, http)
 
         yield start_

@@ -191,6 +191,28 @@ def test_a_stream_that_takes_too_long_says_so_in_the_stream(start):
     server.until(writing=0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_is_not_finished_when_the_server_stops_is_told(start, caplog, stream):
+    server, answers = start(), []
+    server.http.config.timeout_graceful_shutdown = 0.1
+    with server.held() as go_on:
+        asking = threading.Thread(
+            target=lambda: answers.append(post(server, CHAT | {"max_tokens": 100, "stream": stream}))
+        )
+        asking.start()
+        server.until(waiting=1)
+        go_on()
+        go_on()
+        server.until(writing=2)
+        server.http.should_exit = True
+        asking.join()
+    if stream:
+        assert answers[0].text.splitlines()[-2].startswith('data: {"error":{"message":"the server stops"')
+    else:
+        assert error_of(answers[0], 503)["code"] == "stopping"
+    assert "Traceback" not in caplog.text
+
+
 def test_a_body_that_never_ends_is_not_waited_for(start):
     server = start(seconds=0.5)
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
