@@ -21,8 +21,7 @@ def main() -> int:
 
     start(cache_dir())
     config = CONFIG.value
-    named = config.data.path or config.data.mixture
-    evaluators = (make_sampler(config),) if config.evaluate.samples and named else ()
+    evaluators = (make_sampler(config),) if config.evaluate.samples else ()
     whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)
     return 0 if whole else command.PREEMPTED
 

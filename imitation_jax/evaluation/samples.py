@@ -10,6 +10,7 @@ from imitation_jax.data import tokens
 from imitation_jax.data.rows import Rejected
 from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.models.load import LoadedModel
+from imitation_jax.training.config import sources
 
 LOOK_AT = 1000  # rows of a dataset: one of plain text holds no dialogue
 
@@ -22,7 +23,7 @@ def make_sampler(config: ConfigDict) -> Callable:
     out. Answers go to the log and to TensorBoard's text page.
     """
     given = config.data.validation or config.data.path
-    paths = [given] if given else [source.path for source in config.data.mixture.values() if source.path]
+    paths = [given] if given else [source.path for source in sources(config).values()]
     rows = (row for path in paths for _, row in itertools.islice(tokens.read(path), LOOK_AT))
     dialogues = (row for row in rows if not isinstance(row, Rejected))
     conversations = []

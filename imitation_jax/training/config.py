@@ -101,16 +101,25 @@ def sources(config: ConfigDict) -> dict[str, Source]:
     Raises:
       ValueError: neither path nor mixture or both, or a mixture that cannot be made; names the key.
     """
-    named = {f"data.mixture.{name}": keys.to_dict() for name, keys in config.data.mixture.items()}
+    named = {f"data.mixture.{name}": keys for name, keys in config.data.mixture.to_dict().items()}
     if not named:
         named = {"data": {"path": config.data.path, "token_budget": config.data.token_budget}}
     elif config.data.path:
         raise ValueError(f"data.path={config.data.path} and data.mixture are both given; choose one")
     elif config.data.token_budget:
         raise ValueError("data.token_budget is for data.path; give each dataset of data.mixture its own")
+    kinds = {"path": (str, "text"), "epochs": (int, "a whole number"), "share": ((int, float), "a number")}
+    kinds["token_budget"] = kinds["epochs"]
     for name, keys in named.items():
-        if unknown := keys.keys() - source().keys():
-            raise ValueError(f"{name} has no key {min(unknown)!r}, only {', '.join(source())}")
+        if not isinstance(keys, dict):
+            raise ValueError(f"{name}={keys!r} is no dataset; write {name} = source(path)")
+        if unknown := keys.keys() - kinds.keys():
+            raise ValueError(f"{name} has no key {min(unknown)!r}, only {', '.join(sorted(kinds))}")
+        for key, value in keys.items():
+            if not isinstance(value, kinds[key][0]):
+                raise ValueError(f"{name}.{key}={value!r} must be {kinds[key][1]}")
+        if "path" not in keys:
+            raise ValueError(f"{name} has no path; write {name} = source(path)")
     found = {name: Source(**keys) for name, keys in named.items()}
     mixture.check(found)
     return found

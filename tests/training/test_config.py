@@ -5,6 +5,7 @@ import pytest
 from etils import epath
 
 from imitation_jax.data.mixture import Source
+from imitation_jax.evaluation.samples import make_sampler
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.training import config as training
 from imitation_jax.training.config import check, claim, compare
@@ -87,6 +88,25 @@ def test_a_dataset_of_a_mixture_may_leave_keys_out_but_not_invent_them():
     config.data.mixture.chat.weight = 0.5
     with pytest.raises(ValueError, match="data.mixture.chat has no key 'weight', only epochs, path, share, token_bud"):
         training.sources(config)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("here", "data.mixture.chat='here' is no dataset; write data.mixture.chat = source"),
+        ({"share": 0.5}, "data.mixture.chat has no path; write data.mixture.chat = source"),
+        (training.source("here", share="0.5"), "data.mixture.chat.share='0.5' must be a number"),
+        (training.source("here", epochs=1.5), "data.mixture.chat.epochs=1.5 must be a whole number"),
+        (training.source("here", token_budget=3e5), "data.mixture.chat.token_budget=300000.0 must be a whole number"),
+    ],
+)
+def test_a_dataset_of_another_kind_is_one_clear_line(given, message):
+    config = training.get_config()
+    config.data.mixture.chat = given
+    with pytest.raises(ValueError, match=message):
+        training.sources(config)
+    with pytest.raises(ValueError, match=message):  # which looks at the data before training does
+        make_sampler(config)
 
 
 def test_a_mixture_s_keys_belong_to_the_run(tmp_path, config):
