@@ -106,8 +106,8 @@ class Runner:
         return size
 
     def held(self, rows: int, slots: int) -> int:
-        """Bytes of a cache on each device."""
-        return rows * slots // self.ways * self.memory.slot
+        """Bytes of a cache on each device, and of the rows that `generate.check` copies."""
+        return (rows + min(rows, generate.GUESSED_ROWS)) * slots // self.ways * self.memory.slot
 
     def _place(self, model: LoadedModel) -> Any:
         """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""

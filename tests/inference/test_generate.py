@@ -198,7 +198,7 @@ def test_stops_are_a_tuple_of_strings(engine):
 
 def test_what_does_not_fit_the_memory_runs_in_fewer_rows(model, one_device, requests, expected):
     roomy = Engine(model, one_device, batch_size=16)
-    least = roomy._runner.memory.needed(64, 256) + 128 * roomy._runner.memory.slot
+    least = roomy._runner.memory.needed(64, 256) + roomy._runner.held(1, 128)
     engine = Engine(model, one_device, batch_size=16, memory_gib=1.01 * least / 2**30)
     for generation, (ids, logits) in zip(engine.generate(requests), expected, strict=True):
         assert_same_path(generation.ids, ids, logits)
