@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tiny_models import GPT2, LOGITS, tokens, weights
 
 from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
-from imitation_jax.models import gpt2
+from imitation_jax.models import gpt2, huggingface
 from imitation_jax.models.load import LoadedModel, abstract_params, load_model, save_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings
@@ -42,8 +42,10 @@ def draw(config, matrices):
         path = path_of(key)
         drawn = random.standard_normal(like.shape, np.float32)
         if path.endswith("norm"):
-            return 1 + drawn / 8
-        return drawn * np.float32(0.1 if path.endswith(("bias", "embed", "positions")) else matrices)
+            drawn = 1 + drawn / 8
+        else:
+            drawn *= np.float32(0.1 if path.endswith(("bias", "embed", "positions")) else matrices)
+        return jnp.asarray(drawn)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes(config))
 
@@ -384,9 +386,10 @@ def test_what_does_not_fit_the_positions_is_refused(model, one_device):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", gpt2.PRESETS)
 def test_each_size_has_transformers_logits_and_tokens(
-    preset, transformers, logits_of, one_device, word_tokenizer, tmp_path
+    preset, transformers, logits_of, one_device, word_tokenizer, tmp_path, monkeypatch
 ):
     """Random weights: exported, read by transformers, read back here. The smallest over all positions."""
+    monkeypatch.setattr(huggingface, "SHARD_BYTES", 10**9)  # the largest fits 11 GB of memory
     config = gpt2.PRESETS[preset]
     folder, length, new = tmp_path / "model", 1024 if preset == "gpt2_124m" else 128, 12
     ids = np.random.default_rng(6).integers(0, config.vocab_size, (1, length)).tolist()
@@ -398,10 +401,9 @@ def test_each_size_has_transformers_logits_and_tokens(
         them = json.loads((transformers(folder, [prompt], new) / "0.json").read_text())
         model = load_model(f"hf:{folder}", one_device)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     difference = np.abs(logits_of(model, ids)[0] - expected)
     print(f"{preset}: largest difference {difference.max():.3g}, logits' deviation {expected.std():.3g}")
     assert expected.std() > 1 and difference.max() <= 1e-4
     [ours] = Engine(model, one_device).generate([GenerateRequest(prompt, new, stop_ids=NO_STOP)])
-    same = [a == b for a, b in zip(ours.ids, them["ids"], strict=True)]
-    assert all(same) or them["gaps"][same.index(False)] <= TIE
+    assert ours.ids == them["ids"]
