@@ -248,7 +248,8 @@ def steps(mesh, params, batches):
     sharding = state_shardings(optimizer, abstract_params(gpt2, CONFIG, mesh), mesh)
     options = {"dtype": jnp.float32, "remat": "full", "chunk": 24, "accumulation": 1, "schedule": schedule}
     step = make_train_step(gpt2, CONFIG, optimizer, state_sharding=sharding, mesh=mesh, **options)
-    state = jax.device_put({"params": params, "optimizer": optimizer.init(params)}, sharding)
+    state = {"params": params, "optimizer": optimizer.init(params)}
+    state = jax.device_put(jax.tree.map(np.array, state), sharding)  # copies, which the step may use up
     found = []
     with jax.set_mesh(mesh):
         for batch in batches:
