@@ -67,11 +67,11 @@ class Chat:
           tries, first_wait, timeout: see `http.post`.
 
         Raises:
-          ValueError: no key there, or no max_tokens.
+          ValueError: no key there, or a budget without max_tokens.
         """
         self.budget, self.limit, self.model, self.parameters = budget, limit, model, parameters
         self._url, self._also = url.rstrip("/") + "/chat/completions", set(also_answers)
-        self.max_tokens = next((parameters[name] for name in MAX_TOKENS if parameters.get(name)), 0)
+        self.max_tokens = longest_answer(parameters)
         if not self.max_tokens and (budget.tokens or budget.dollars):
             raise ValueError("a budget needs parameters.max_tokens: without it no answer's cost is bounded")
         self._post = {"tries": tries, "first_wait": first_wait, "timeout": timeout}
@@ -136,10 +136,17 @@ def read_key(name: str) -> str:
         raise ValueError("config.key must be the name of an environment variable, not the key itself")
     key = os.environ.get(name, "").strip()
     if not key:
-        raise ValueError(f"{name} is not set in the environment; config.key names the variable that holds the key")
+        # In lower case it may be a key (gsk_..., hf_...).
+        shown = name if name.isupper() else "the variable"
+        raise ValueError(f"{shown} is not set in the environment; config.key names the variable that holds the key")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(f"{name} holds a space or a character that no key has")
     return key
+
+
+def longest_answer(parameters: dict[str, Any]) -> int:
+    """Most tokens of an answer, 0 where nothing bounds it: some servers take -1 for no bound."""
+    return max(0, next((parameters[name] for name in MAX_TOKENS if parameters.get(name)), 0))
 
 
 def usage_of(answer: dict) -> Tokens | None:

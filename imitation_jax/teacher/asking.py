@@ -150,7 +150,8 @@ class Asking:
         """Asks what `take` gives until it gives None and nothing is under way; `done` gets every end.
 
         `take` is called again after each `done`: what it has nothing for now it may have then. Both are called on this
-        thread. When asking ends early, the answers under way are still waited for, unless the key is refused.
+        thread. When asking ends early, the answers under way are still waited for, unless there was no answer yet and
+        the others will end the same way.
 
         Raises:
           ValueError: another request would end the same way; one line.
@@ -183,7 +184,7 @@ class Asking:
                 done(prompt, self._judged(end))
         except BaseException as error:
             self.chat.limit.stop()
-            if under_way and not isinstance(error, _EndedError):
+            if under_way and (self.answered or not isinstance(error, _EndedError)):
                 logging.info("waiting for %d requests under way; interrupt again to lose their answers", under_way)
                 while under_way:
                     prompt, end = ends.get()

@@ -92,7 +92,7 @@ def plan(config: ConfigDict, path: str, output: str, retry_refused: bool = False
 def forecast(config: ConfigDict, output: str, asked: list[list[dict]], state: State | None = None) -> list[str]:
     """Lines that say what so many requests cost and how long they take at least."""
     prompt = sum(map(chat.estimate, asked))
-    longest = next((config.parameters[name] for name in chat.MAX_TOKENS if config.parameters.get(name)), 0)
+    longest = chat.longest_answer(config.parameters)
     ledger = beside(output, ".spend.sqlite")
     budget = asking.open_budget(config, output) if ledger.exists() else Budget(prices=asking.prices(config))
     spent, left = budget.known + budget.uncertain, Tokens(prompt, longest * len(asked))
@@ -148,7 +148,7 @@ def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> St
     for _, row in lines.read(beside(output, ".failed.jsonl")):
         if row["refused"] and not retry_refused:
             refused[_key(row, row["messages"])] += 1
-    pending, counts = [], collections.Counter()
+    pending, counts, there = [], collections.Counter(), frozenset(ids)
     for prompt in found:
         key = _key(prompt, prompt["messages"])
         for name, done in (("answered", answered), ("refused", refused)):
@@ -157,12 +157,11 @@ def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> St
                 counts[name] += 1
                 break
         else:
-            if key[0] in ids:
-                counts["changed"] += 1
+            counts["changed"] += key[0] in there
             own = dialogues.with_own_id({"id": key[0], "messages": prompt["messages"]}, ids)
             pending.append(own | _seed(config, key))
     if counts["changed"]:
-        text = "%s: %d ids of %s stand there with other texts; these are asked as ID#2, ID#3, ..."
+        text = "%s: %d ids of %s stand there with another text or less often; these are asked as ID#2, ID#3, ..."
         logging.info(text, output, counts["changed"], path)
     return State(len(found), rejected, counts["answered"], counts["refused"], lengths, pending)
 

@@ -39,7 +39,8 @@ def read(path: str | Path) -> Iterator[tuple[int, dict]]:
     Raises:
       ValueError: a line that is no JSON object, naming it.
     """
-    if not Path(path).exists():
+    path = Path(path).expanduser()
+    if not path.exists():
         return
     with open(path, "rb") as file:
         offset = 0
@@ -62,6 +63,7 @@ class Lines:
           sync: whether a row survives a power cut too, once `append` has returned.
 
         Raises:
+          ValueError: it is in a bucket.
           BlockingIOError: another process writes to it.
           OSError: it cannot be written there.
         """
@@ -78,11 +80,19 @@ class Lines:
         self._repair()
 
     def append(self, row: dict) -> int:
-        """Returns where the row stands, in bytes, when it does."""
+        """Returns where the row stands, in bytes, when it does; of a row that cannot be written nothing stays.
+
+        Raises:
+          OSError: no room.
+        """
         offset = self._file.seek(0, os.SEEK_END)
         data = memoryview(rows.line(row).encode())
-        while data:
-            data = data[self._file.write(data) :]
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            self._file.truncate(offset)
+            raise
         if self._sync:
             os.fsync(self._file.fileno())
         return offset

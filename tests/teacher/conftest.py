@@ -22,7 +22,7 @@ def config(server, monkeypatch):
     config.url, config.model, config.key = server.url, MODEL, "TEACHER_KEY"
     config.price.prompt, config.price.completion = PRICES
     config.parameters.max_tokens = 50
-    config.concurrency, config.first_wait, config.timeout = 16, 0.02, 4.0
+    config.concurrency, config.first_wait, config.timeout = 16, 0.02, 60.0
     return config
 
 

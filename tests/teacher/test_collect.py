@@ -1,5 +1,7 @@
 import json
 import re
+import resource
+import threading
 from collections import Counter
 
 import pytest
@@ -60,7 +62,7 @@ def test_hostile_teacher(server, config, write_prompts, rows, tmp_path):
         return [kinds[(number + step) % len(kinds)] for step in range(number % 4)]
 
     books = Books(troubles)
-    server.replies = [books.reply]
+    server.replies, config.timeout = [books.reply], 4.0
     output = str(tmp_path / "out.jsonl")
     path = write_prompts(60)
     collect(config, path, output)
@@ -238,6 +240,47 @@ def test_what_no_prompt_can_help_ends_it_at_once(server, config, write_prompts, 
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_what_was_paid_for_is_kept_when_the_money_ends(server, config, write_prompts, rows, tmp_path):
+    asked, config.concurrency = threading.Semaphore(0), 2
+
+    def answer(body):
+        """The second says that there is no money when the third is under way, which is answered later."""
+        text = body["messages"][-1]["content"]
+        asked.release()
+        if text == "What is 1 and 1?":
+            asked.acquire(), asked.acquire(), asked.acquire()
+            return reply({"error": {"message": "quota", "type": "insufficient_quota"}}, 429)
+        return reply(completion("yes"), seconds=0.5 if text == "What is 2 and 2?" else 0)
+
+    server.replies = [answer]
+    with pytest.raises(ValueError, match="429 quota; nothing more is asked"):
+        collect(config, write_prompts(10), str(tmp_path / "out.jsonl"))
+    assert sorted(row["id"] for row in rows(tmp_path / "out.jsonl")) == ["p0", "p2"]
+
+
+def test_a_home_folder_is_the_same_at_every_start(server, config, write_prompts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server.replies = [Books().reply]
+    for _ in range(2):
+        collect(config, write_prompts(3), "~/out.jsonl")
+    assert len(server.asked) == 3 and "3 answered" in plan(config, write_prompts(3), "~/out.jsonl")
+
+
+def test_a_full_disk_leaves_no_half_a_row(rows, tmp_path):
+    output, limits = tmp_path / "out.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    lines = Lines(output)
+    lines.append({"n": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            lines.append({"n": "x" * 2000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    lines.append({"n": 2})
+    lines.close()
+    assert rows(output) == [{"n": 1}, {"n": 2}]
+
+
 def test_no_money_left_is_no_matter_of_time(server, config, write_prompts, tmp_path):
     server.replies = [reply({"error": {"message": "quota", "type": "insufficient_quota"}}, 429)]
     with pytest.raises(ValueError, match="429 quota; nothing more is asked"):
@@ -304,6 +347,7 @@ def test_rows_that_are_no_prompts_are_set_aside(server, config, rows, tmp_path):
         ("tokens_per_minute", -1.0, "config.tokens_per_minute=-1.0: must not be negative"),
         ("key", "NO_SUCH_KEY", "NO_SUCH_KEY is not set in the environment"),
         ("parameters.max_tokens", 0, "a budget needs parameters.max_tokens"),
+        ("parameters.max_tokens", -1, "a budget needs parameters.max_tokens"),
         ("url", "no address", "no address/chat/completions: no address to ask"),
     ],
 )
