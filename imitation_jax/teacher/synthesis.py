@@ -16,7 +16,6 @@ on what came of the first n - config.window: so it does not matter which answer 
 import collections
 import contextlib
 import importlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,7 +79,7 @@ def plan(config: ConfigDict, output: str) -> str:
     done = sum(1 for _ in lines.read(beside(output, ".answers.jsonl")))
     taken = sum(1 for _ in lines.read(output))
     least = -(-max(0, config.target - taken) // task.most_of_a_request) if config.target else task.requests
-    least = least if task.requests is None else min(least, task.requests - done)
+    least = least if task.requests is None else max(0, min(least, task.requests - done))
     asked = [task.messages(number, 0) for number in range(done, done + least)]
     text = [f"{output}: {taken:,} rows of {done:,} answers; at least {least:,} requests to go, such as this one:", ""]
     text += [message["content"] for message in (asked[0] if asked else [])] + [""]
@@ -193,7 +192,7 @@ class _Growth:
 
     def _advance(self) -> None:
         """Reads the answers whose turn it is."""
-        while not self._enough() and self._done in self._stored:
+        while not self.finished and self._done in self._stored:
             number = self._done
             answer = self._answers.at(self._stored[number])
             messages = self._messages(number)
@@ -230,7 +229,7 @@ class _Growth:
 
     def _give_up_without_hope(self) -> None:
         last = self._config.patience
-        if self._enough() or self._done < last or self._done == self._task.requests:
+        if self.finished or self._done < last:
             return
         taken = self.taken - self._sizes[-1 - last]
         if taken < self._config.least_yield * last:
@@ -258,7 +257,7 @@ class _Derived:
         if not old:
             self._old.close()
             self._lines.append(row)
-        elif json.loads(old) != json.loads(rows.line(row)):
+        elif old != rows.line(row).encode():
             raise ValueError(
                 f"{self._lines.path}:{self._count}: is not what came of the answers beside it with this config; "
                 "move the file away and it is made again"

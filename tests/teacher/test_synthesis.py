@@ -188,6 +188,9 @@ def test_other_seeds_or_edited_files_are_refused(server, nq, rows, tmp_path):
     output.write_text("".join(lines[:3] + lines[4:]))
     with pytest.raises(ValueError, match="nq.jsonl:4: is not what came of the answers beside it"):
         grow(nq, str(output))
+    output.write_text("garbage\n")
+    with pytest.raises(ValueError, match="nq.jsonl:1: is not what came of the answers beside it"):
+        grow(nq, str(output))
     output.unlink()
     grow(nq, str(output))
     assert len(rows(output)) == 135
@@ -283,6 +286,11 @@ def test_tldr_asks_once_for_each_passage_but_those_of_the_evaluation_set(server,
         ("passages.jsonl:6", "not shorter than the passage"),
     ]
     assert "0 requests to go" in plan(tldr, str(output))
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in passages[:20]))
+    (tmp_path / "tldr.rejected.jsonl").unlink()  # its first rows are no more
+    assert "at least 0 requests to go" in plan(tldr, str(output))
+    grow(tldr, str(output))
+    assert len(server.asked) == 30 and len(rows(output)) == 28
 
 
 @pytest.fixture
