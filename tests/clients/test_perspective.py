@@ -103,8 +103,6 @@ def test_the_quota_is_kept(client, server):
     start = time.monotonic()
     client(per_second=20).scores([f"text {number}" for number in range(10)])
     assert time.monotonic() - start >= 9 / 20 - 0.01
-    times = sorted(request["at"] for request in server.asked)
-    assert times[-1] - times[0] >= 9 / 20 - 0.1  # the last may leave late, the first may arrive late
 
 
 def test_the_budget_stops_a_start_and_the_next_one_goes_on(client, server):
@@ -128,7 +126,7 @@ def test_killed_and_started_again_it_asks_nothing_twice(client, server, tmp_path
 
     server.replies = [perspective_or_hang]
     argv = [sys.executable, "-c", SCORE_ALL, server.url, tmp_path / "killed", "40", "100"]
-    for enough in (10, 30, 60):
+    for enough in (10, 50):
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         while answered.total() < enough:
             time.sleep(0.005)
