@@ -117,7 +117,7 @@ def _search(ids: list[tuple[str, str]], texts: list[str], sources: list[epath.Pa
     if count == unread:
         raise ValueError(
             f"--contamination={dataset}: none of its {count} rows is a dialogue (a list of turns under 'messages' or "
-            "'conversations')"
+            "'conversations') or a plain text (under 'text')"
         )
     logging.info("%s: %d of %d items stand in it (%d rows)", dataset, sum(map(bool, found)), len(ids), count)
     marks = {task: {"rows": count, "rows_unread": unread, "too_short": [], "items": {}} for task, _ in ids}

@@ -98,11 +98,11 @@ def test_tasks_are_told_apart_and_files_added_up(tmp_path):
     tasks = {"one": {"0": QUESTIONS["asked"], "1": QUESTIONS["new"]}, "two": {"0": QUESTIONS["seen"], "1": "short"}}
     marks = contamination.mark(tasks, f"{first}, {second}", tmp_path / "cache")
     assert {task: {key: found["where"] for key, found in marks[task]["items"].items()} for task in marks} == {
-        "one": {"0": f"{first}:1"},
+        "one": {"0": f"{first}:1", "1": f"{second}:2"},  # that one is plain text
         "two": {"0": f"{second}:1"},
     }
     assert [marks[task]["too_short"] for task in marks] == [[], ["1"]]
-    assert {(found["rows"], found["rows_unread"]) for found in marks.values()} == {(4, 2)}
+    assert {(found["rows"], found["rows_unread"]) for found in marks.values()} == {(4, 1)}
 
 
 def test_looks_once_for_the_same_items_in_the_same_data(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_looks_once_for_the_same_items_in_the_same_data(tmp_path, monkeypatch):
     [
         (None, "no such file or folder"),
         ("", "none of its 0 rows is a dialogue"),
-        ('{"text": "plain"}\n{"messages": []}\n', "none of its 2 rows is a dialogue"),
+        ('{"words": "plain"}\n{"messages": []}\n', "none of its 2 rows is a dialogue"),
     ],
 )
 def test_a_dataset_without_dialogues_is_refused(tmp_path, content, problem):

@@ -89,7 +89,10 @@ def test_interrupted_it_keeps_the_answers_under_way(command, server, flags, writ
     books = Books()
     server.replies = [lambda body: (*books.reply(body)[:3], 0.5)]
     output = tmp_path / "out.jsonl"
+    # Where these tests run in the background, Ctrl-C is ignored by whatever they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = command.start("collect", *flags, f"--prompts={write_prompts(500)}", f"--output={output}")
+    signal.signal(signal.SIGINT, before)
     while books.answered.total() < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
