@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import signal
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -150,8 +151,8 @@ class Asking:
         """Asks what `take` gives until it gives None and nothing is under way; `done` gets every end.
 
         `take` is called again after each `done`: what it has nothing for now it may have then. Both are called on this
-        thread. When asking ends early, the answers under way are still waited for, unless there was no answer yet and
-        the others will end the same way.
+        thread, and Ctrl-C is heard between two ends, so that none is lost on its way. When asking ends early, the
+        answers under way are still waited for, unless there was no answer yet and the others will end the same way.
 
         Raises:
           ValueError: another request would end the same way; one line.
@@ -167,6 +168,15 @@ class Asking:
                 except BaseException as error:
                     ends.put((prompt, error))
 
+        def interrupted(*_) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one does not wait
+            ends.put((None, KeyboardInterrupt()))
+
+        # In a thread, or where it is ignored, there is no Ctrl-C to hear.
+        heard = threading.current_thread() is threading.main_thread()
+        heard = heard and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if heard:
+            signal.signal(signal.SIGINT, interrupted)
         threads = under_way = 0
         try:
             while True:
@@ -180,6 +190,8 @@ class Asking:
                 if not under_way:
                     return
                 prompt, end = ends.get()
+                if prompt is None:
+                    raise end
                 under_way -= 1
                 done(prompt, self._judged(end))
         except BaseException as error:
@@ -188,12 +200,16 @@ class Asking:
                 logging.info("waiting for %d requests under way; interrupt again to lose their answers", under_way)
                 while under_way:
                     prompt, end = ends.get()
+                    if prompt is None:  # Ctrl-C when this was ending already
+                        continue
                     under_way -= 1
                     if isinstance(end, Reply):
                         with contextlib.suppress(ValueError):  # what ended it may be said again
                             done(prompt, end)
             raise
         finally:
+            if heard:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             for _ in range(threads):
                 todo.put(None)
 
