@@ -1,4 +1,4 @@
-"""The folder that a run writes, which appears when it is whole."""
+"""What a run writes and what appears when it is whole: a folder, a file."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from etils import epath
 
 
 @contextlib.contextmanager
@@ -42,3 +44,14 @@ def new_folder(output: str) -> Iterator[Path]:
         os.close(lock)
         with contextlib.suppress(OSError):
             part.rmdir()  # if nothing was written
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Whole or not at all, on a local disk; a bucket's writes are whole by themselves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "://" in str(path):
+        path.write_text(text)
+        return
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

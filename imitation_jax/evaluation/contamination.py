@@ -19,9 +19,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.data import builder, ngrams, rows, tokens
+from imitation_jax.data.output import write_text
 from imitation_jax.data.rows import Rejected
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.results import Result, digest, write_result, write_text
+from imitation_jax.evaluation.results import Result, digest, write_result
 from imitation_jax.evaluation.rows import read_rows
 from imitation_jax.progress import progress
 

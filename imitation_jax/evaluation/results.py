@@ -4,20 +4,21 @@ A task appends every sample to `<task>.samples.jsonl.<digest of the settings>.pa
 the same settings goes on where the last one was killed, and a start with others leaves that work alone.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import platform
 import re
 import time
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from etils import epath
 
+from imitation_jax.data import lines
+from imitation_jax.data.lines import Lines
+from imitation_jax.data.output import write_text
 from imitation_jax.data.rows import line
 
 Sample = dict[str, Any]
@@ -52,17 +53,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def write_text(path: epath.Path, text: str) -> None:
-    """Whole or not at all, on a local disk; a bucket's writes are whole by themselves."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if "://" in str(path):
-        path.write_text(text)
-        return
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def write_lines(path: epath.Path, rows: Iterable[Sample]) -> None:
@@ -124,37 +114,17 @@ class Samples:
         self.final = final
         self.rows: dict[str, Sample] = {}
         self.partial = partial_path(final, fingerprint, cache_dir)
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = open(self.partial, "a", encoding="utf-8", newline="\n")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel gives it back however this process ends
-        except BlockingIOError:
-            raise BlockingIOError(f"{self.partial}: another evaluate is at it; wait for its end, or stop it") from None
-        self._before, whole = self._read_back()
-        os.truncate(self.partial, whole)
+        self._lines = Lines(self.partial)
+        self._before = 0.0
+        for _, row in lines.read(self.partial):
+            self.rows[row["sample"]["id"]], self._before = row["sample"], row["seconds"]
         self._start: float | None = None
 
     def __enter__(self) -> "Samples":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def _read_back(self) -> tuple[float, int]:
-        """Fills `rows`; returns the seconds spent on them and the length in bytes of what is whole."""
-        seconds, whole = 0.0, 0
-        with open(self.partial, "rb") as file:
-            for text in file:
-                try:
-                    row = json.loads(text) if text.endswith(b"\n") else None
-                except ValueError:
-                    row = None
-                if row is None:
-                    break
-                whole += len(text)
-                self.rows[row["sample"]["id"]] = row["sample"]
-                seconds = row["seconds"]
-        return seconds, whole
+        self._lines.close()
 
     def start(self) -> None:
         """From now on the model is being asked."""
@@ -168,8 +138,7 @@ class Samples:
     def append(self, sample: Sample) -> None:
         """Keeps `sample` (its "id" is new) in memory and on disk."""
         self.rows[sample["id"]] = sample
-        self._file.write(line({"sample": sample, "seconds": round(self.seconds, 3)}))
-        self._file.flush()
+        self._lines.append({"sample": sample, "seconds": round(self.seconds, 3)})
 
     def finish(self, ids: Iterable[str]) -> list[Sample]:
         """Writes the final file, in the order of `ids`, and returns its rows. `discard` ends the partial file."""

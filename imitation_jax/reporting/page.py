@@ -11,7 +11,7 @@ import jinja2
 from etils import epath
 from markupsafe import Markup, escape
 
-from imitation_jax.evaluation.results import write_text
+from imitation_jax.data.output import write_text
 from imitation_jax.reporting import figures
 from imitation_jax.reporting.findings import ROWS, Model, Row, read_lines, read_models, unfinished, verdict
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from imitation_jax.clients.chat import Chat, Reply
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.limits import Budget, RateLimit, Tokens
-from imitation_jax.teacher.lines import beside
+from imitation_jax.data.lines import beside
 
 Prompt = dict[str, Any]  # at least "id" and "messages"; what is sent beside them stands under "more"
 

@@ -5,23 +5,24 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.clients import chat
 from imitation_jax.clients.chat import Reply
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.limits import Budget, Tokens
-from imitation_jax.data import dialogues, prompts, rows
+from imitation_jax.data import dialogues, lines, prompts, rows
+from imitation_jax.data.lines import Lines, beside
+from imitation_jax.data.output import write_text
 from imitation_jax.data.rows import Rejected
 from imitation_jax.progress import ticks
-from imitation_jax.teacher import asking, lines
+from imitation_jax.teacher import asking
 from imitation_jax.teacher.asking import Asking, Prompt
-from imitation_jax.teacher.lines import Lines, beside
 
 ROUNDS = 3  # a prompt that all tries of a request failed for gets so many requests in one start
 
@@ -226,6 +227,4 @@ def _write(path: Path, text: list[str]) -> None:
     if not text:
         path.unlink(missing_ok=True)
         return
-    new = path.with_name(path.name + ".new")
-    new.write_text("".join(text), encoding="utf-8")
-    os.replace(new, path)
+    write_text(epath.Path(path), "".join(text))

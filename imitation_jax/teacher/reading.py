@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from imitation_jax.data import ngrams, prompts, rows
+from imitation_jax.data import lines, ngrams, prompts, rows
 from imitation_jax.data.ngrams import Ngrams
 from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
 from imitation_jax.data.rows import Rejected
-from imitation_jax.teacher import lines
 
 CUT = "cut off at max_tokens"
 HEADING = re.compile(r"\n[ \t]*(?:#+|-{3,}|\*{3,}|={3,}|(?=task\b))[ \t]*(?:task)?[ \t]*\d*[.:]?\Z", re.IGNORECASE)

@@ -26,11 +26,11 @@ from ml_collections import ConfigDict
 from imitation_jax.clients import chat
 from imitation_jax.clients.chat import Reply
 from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.data import rows
+from imitation_jax.data import lines, rows
+from imitation_jax.data.lines import Lines, beside
 from imitation_jax.progress import ticks
-from imitation_jax.teacher import asking, collect, lines
+from imitation_jax.teacher import asking, collect
 from imitation_jax.teacher.asking import Asking, Prompt
-from imitation_jax.teacher.lines import Lines, beside
 
 TASKS = ("nq", "self_instruct", "tldr")
 

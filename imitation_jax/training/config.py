@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.data import mixture
 from imitation_jax.data.mixture import Source
+from imitation_jax.data.output import write_text
 from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
@@ -225,10 +226,7 @@ def claim(folder: epath.Path, config: ConfigDict) -> None:
     """Writes `config.json` unless it is there: from here on the folder belongs to this run."""
     if (folder / "config.json").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-    temporary.replace(folder / "config.json")
+    write_text(folder / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

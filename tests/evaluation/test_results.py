@@ -53,7 +53,7 @@ def test_a_second_evaluate_of_the_same_task_is_refused(tmp_path):
     final = epath.Path(tmp_path / "task.samples.jsonl")
     with Samples(final, "settings", tmp_path) as first:
         first.append({"id": "a"})
-        with pytest.raises(BlockingIOError, match="another evaluate is at it") as error:
+        with pytest.raises(BlockingIOError, match="another process writes to it; wait") as error:
             Samples(final, "settings", tmp_path)
         assert "\n" not in str(error.value) and str(first.partial) in str(error.value)
         first.append({"id": "b"})

@@ -10,9 +10,9 @@ from hostile_teacher import KEY, QUICK, SLOW, Books, completion
 
 from imitation_jax.clients.limits import BudgetSpentError
 from imitation_jax.data import dialogues
+from imitation_jax.data.lines import Lines
 from imitation_jax.teacher import asking
 from imitation_jax.teacher.collect import collect, plan
-from imitation_jax.teacher.lines import Lines
 
 
 def spent(config, output):

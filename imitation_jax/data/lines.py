@@ -76,7 +76,7 @@ class Lines:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise BlockingIOError(f"{path}: another process writes to it") from None
+            raise BlockingIOError(f"{path}: another process writes to it; wait for its end, or stop it") from None
         self._repair()
 
     def append(self, row: dict) -> int:
