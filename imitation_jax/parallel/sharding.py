@@ -68,9 +68,16 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
+def platform() -> str:
+    """Where what is being traced will run, "cpu", "gpu" or "tpu": the mesh's devices, which may be another machine's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    found = jax.default_backend() if device is None else device.platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
+
+
 def on_one_cpu() -> bool:
     """Whether what is being traced will run on one CPU device, where XLA wants plain matrices to be fast."""
-    return jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
+    return platform() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -28,14 +28,16 @@ def start(cache_dir: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def compute_dtype(name: str) -> Any:
-    """The dtype that `name` means here: "auto" is bfloat16 where the hardware multiplies it, else float32.
+def compute_dtype(name: str, platform: str = "") -> Any:
+    """The dtype that `name` means on a platform, where jax runs unless given.
+
+    "auto" is bfloat16 where the hardware multiplies it, else float32.
 
     Raises:
       ValueError: another name.
     """
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
     if name not in ("float32", "bfloat16"):
         raise ValueError(f"dtype={name!r} is none of auto, float32, bfloat16")
     return jnp.dtype(name)

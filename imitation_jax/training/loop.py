@@ -20,13 +20,13 @@ from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.progress import progress
-from imitation_jax.training.checkpoints import Checkpoints, abstract_state
+from imitation_jax.training.checkpoints import Checkpoints
 from imitation_jax.training.config import check, claim, compare, sources
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 from imitation_jax.training.initial import new_model, random_params, saved_model
 from imitation_jax.training.metrics import MetricsWriter
-from imitation_jax.training.optimizer import make_optimizer, make_schedule
-from imitation_jax.training.step import State, make_train_step, state_shardings
+from imitation_jax.training.program import make_program
+from imitation_jax.training.step import State
 from imitation_jax.training.validation import make_validation
 
 # (model at this step, step) -> numbers for metrics.jsonl, texts for TensorBoard
@@ -91,33 +91,18 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     logging.info("data: %s; %s", _numbers(stream.stats), steps)
 
     # ------------------------------------------------------------------------------------------------------------------
-    # Optimiser, state, step
+    # Step and state
     # ------------------------------------------------------------------------------------------------------------------
 
-    schedule = make_schedule(config.optimizer, total_steps)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    abstract = load.abstract_params(model.family, model.config, mesh)
-    sharding = state_shardings(optimizer, abstract, mesh)
-    train_step = make_train_step(
-        model.family,
-        model.config,
-        optimizer,
-        dtype=dtype,
-        remat=config.remat,
-        chunk=config.loss_chunk,
-        accumulation=config.accumulation,
-        schedule=schedule,
-        state_sharding=sharding,
-        mesh=mesh,
-    )
+    program = make_program(config, model.family, model.config, mesh, total_steps)
     batches = stream.iterator()
     if resume_step is None:
-        params = model.params if config.model.init else random_params(model, sharding["params"], config.seed)
-        init_optimizer = jax.jit(optimizer.init, out_shardings=sharding["optimizer"])
+        params = model.params if config.model.init else random_params(model, program.sharding["params"], config.seed)
+        init_optimizer = jax.jit(program.optimizer.init, out_shardings=program.sharding["optimizer"])
         state: State = {"params": params, "optimizer": init_optimizer(params)}
         del params
     else:
-        state = checkpoints.restore(resume_step, abstract_state(optimizer.init, abstract, sharding), batches)
+        state = checkpoints.restore(resume_step, program.state, batches)
         logging.info("resumed from step %d of %s", resume_step, folder)
     first_step = resume_step or 0
     model = dataclasses.replace(model, params=None)
@@ -153,7 +138,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         bar = progress(steps, total=total_steps, initial=first_step, desc="training", unit="step", lines=False)
         for step in bar:
             start = time.monotonic()
-            state, on_device = train_step(state, batch)
+            state, on_device = program.step(state, batch)
             consumed, next_waited = stream_state, 0.0
             if step < total_steps:  # fetched and sent while the device computes
                 batch, stream_state, next_waited = next_batch()
