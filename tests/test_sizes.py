@@ -13,7 +13,7 @@ from imitation_jax.models import gpt2, llama
 from imitation_jax.parallel.mesh import parse_mesh
 from imitation_jax.parallel.sharding import shardings
 from imitation_jax.training import config as training
-from imitation_jax.training.flops import PEAK_FLOPS, training_flops_per_token
+from imitation_jax.training.flops import peak_flops, training_flops_per_token
 from imitation_jax.training.initial import check_length
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -117,7 +117,7 @@ def test_the_docstring_s_figures_follow_from_the_formulas(name):
     saved = model.num_hidden_layers * rows * config.data.seq_len * model.hidden_size * 2
     memory = (16 * WEIGHTS[name] / count + saved) / 2**30
     tokens = config.batch_size * config.data.seq_len
-    seconds = training_flops_per_token(model, config.data.seq_len) * tokens / (count * 0.4 * PEAK_FLOPS[device])
+    seconds = training_flops_per_token(model, config.data.seq_len) * tokens / (count * 0.4 * peak_flops(device))
     hours = seconds * math.ceil(150e6 / tokens) / 3600
     told = f"{memory:.1f} GiB a chip of {gib}; {seconds:.2g} s a step, {hours:.2g} h for 150M tokens"
     assert told in text, told

@@ -1,9 +1,12 @@
 """The device mesh, from one flag such as "fsdp=-1,tensor=4"."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 # Outermost first: neighbours on the last axis are neighbours on the interconnect, where tensor parallelism needs them.
@@ -52,11 +55,25 @@ def parse_mesh(spec: str, num_devices: int) -> dict[str, int]:
 def make_mesh(spec: str = "fsdp=-1", devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over `devices` (default: all) whose axes XLA's partitioner propagates (Auto).
 
+    Devices of several TPU slices talk over the data-centre network: `data` goes across them, other axes stay inside.
+
     Raises:
-      ValueError: see `parse_mesh`.
+      ValueError: see `parse_mesh`; or `data` is not a multiple of the slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = parse_mesh(spec, len(devices))
-    return jax.make_mesh(
-        tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-    )
+    by_slice = defaultdict(list)
+    for device in devices:
+        by_slice[getattr(device, "slice_index", None)].append(device)
+    if sizes["data"] % len(by_slice):
+        raise ValueError(
+            f"mesh {spec!r}: data={sizes['data']} is not a multiple of the {len(by_slice)} slices, which only that "
+            f"axis connects; write data={len(by_slice)}"
+        )
+    inside = (sizes["data"] // len(by_slice), *(sizes[axis] for axis in AXES[1:]))
+    # An axis may take a part of a dimension of the torus: 32 x 2 of 4 x 4 x 4.
+    arranged = [
+        mesh_utils.create_device_mesh(inside, of_slice, allow_split_physical_axes=True)
+        for _, of_slice in sorted(by_slice.items())
+    ]
+    return Mesh(np.concatenate(arranged), AXES, axis_types=(AxisType.Auto,) * len(AXES))

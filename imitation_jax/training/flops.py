@@ -7,18 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16 FLOP/s a device as jax counts devices (NVIDIA: H100 SXM data sheet; Google Cloud: TPU system pages).
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
+from imitation_jax.parallel.chips import chip_of
 
 
 def training_flops_per_token(config: Any, seq_len: int) -> float:
@@ -33,9 +22,8 @@ def training_flops_per_token(config: Any, seq_len: int) -> float:
 @functools.cache
 def peak_flops(device_kind: str) -> float:
     """FLOP/s of one device: the table's; of a CPU its float32 matrix-product rate, measured in ~0.3 s; else NaN."""
-    for kind in sorted(PEAK_FLOPS, key=len, reverse=True):
-        if device_kind.startswith(kind):
-            return PEAK_FLOPS[kind]
+    if chip := chip_of(device_kind):
+        return chip.flops / chip.devices
     if device_kind != "cpu":
         return float("nan")
     x = jnp.ones((2048, 2048), jnp.float32)
