@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from imitation_jax.models.attention import attention, branch_attention, next_attention
@@ -21,9 +22,16 @@ from imitation_jax.models.cache import Cache
 Params = dict[str, Any]
 
 ACTIVATIONS = P(("data", "fsdp"), "sequence", None)
-# What the backward pass recomputes, by name: everything, all but the matrix products, nothing.
+# What the backward pass recomputes, by name: each layer from its input; the same, with the inputs waiting in the host's
+# memory; all but the matrix products; nothing.
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["layer_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "none": jax.checkpoint_policies.everything_saveable,
 }
@@ -55,6 +63,7 @@ def scan(layers: nnx.Module, count: int, x_BSD: jax.Array, *args: Any, remat: st
 
     def body(x_BSD, xs):
         layer, number = xs
+        x_BSD = checkpoint_name(x_BSD, "layer_input")
         x_BSD, new = nnx.merge(graph, layer)(x_BSD, *args, number)
         return x_BSD, new if remat is None else None
 

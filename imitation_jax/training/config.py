@@ -28,7 +28,9 @@ def get_config() -> ConfigDict:
     config.seed = 0  # weights of a random start, packing and order of the data, sampling
     config.mesh = "fsdp=-1"  # axes data, fsdp, sequence, tensor; -1 takes the rest
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU; weights are float32
-    config.remat = "full"  # what the backward pass recomputes: full, dots (all but matrix products) or none
+    # What the backward pass recomputes: full; offload (full, with what it starts from in the host's memory); dots (all
+    # but matrix products) or none.
+    config.remat = "full"
     config.loss_chunk = 256  # positions of each row whose logits exist at a time
 
     config.model = ConfigDict()
@@ -66,6 +68,7 @@ def get_config() -> ConfigDict:
     config.optimizer.min_rms = 1e-3  # weight_magnitude: floor of a weight tensor's RMS
     config.optimizer.weight_decay = 0.0
     config.optimizer.clip_norm = 1.0
+    config.optimizer.state_dtype = "float32"  # bfloat16 halves the moments' memory, rounded at random
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps; the last step is always saved

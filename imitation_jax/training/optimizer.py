@@ -11,6 +11,7 @@ from imitation_jax.parallel.sharding import path_of
 
 OPTIMIZERS = ("adamw", "weight_magnitude")
 SCHEDULES = ("constant", "cosine", "linear")
+STATE_DTYPES = ("float32", "bfloat16")
 
 
 def make_schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
@@ -48,7 +49,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     biases alone.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name or state dtype.
     """
     decay = optax.add_decayed_weights(config.weight_decay, mask=_decayed)
     if config.name == "adamw":
@@ -68,7 +69,15 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
         ]
     else:
         raise ValueError(f"optimizer.name={config.name!r} is none of {', '.join(OPTIMIZERS)}")
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), *update)
+    if config.state_dtype not in STATE_DTYPES:
+        raise ValueError(f"optimizer.state_dtype={config.state_dtype!r} is none of {', '.join(STATE_DTYPES)}")
+    rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), *update)
+    return rule if config.state_dtype == "float32" else in_bfloat16(rule)
+
+
+def updates_made(state: Any) -> jax.Array:
+    """How many updates an optimiser has made; all its parts count alike."""
+    return optax.tree.get_all_with_path(state, "count")[0][1]
 
 
 def _decayed(params: Any) -> Any:
@@ -123,3 +132,42 @@ def add_scheduled_decay(weight_decay: float, schedule: optax.Schedule) -> optax.
         return updates, optax.ScaleByScheduleState(state.count + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def in_bfloat16(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The rule with its moments stored in bfloat16; it still computes in float32, on float32 gradients and weights.
+
+    Stored moments are rounded up or down at random, so that they are right on average (Gupta et al. 2015, arXiv
+    1502.02551, section 3.1). To nearest, a mean whose decay is close to 1 stands still: what a step changes is less
+    than half the distance to the next bfloat16 number, 2^-9 to 2^-8 of the value.
+    """
+
+    def init(params):
+        return _cast_moments(rule.init(params), jnp.bfloat16)
+
+    def update(updates, state, params=None):
+        updates, new = rule.update(updates, _cast_moments(state, jnp.float32), params)
+        leaves, tree = jax.tree.flatten(new)
+        # A function of the step alone, so that a run that is resumed rounds as one that was never stopped.
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), updates_made(state)), len(leaves))
+        rounded = [round_stochastically(x, key) if _is_moment(x) else x for x, key in zip(leaves, keys, strict=True)]
+        return updates, jax.tree.unflatten(tree, rounded)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_moment(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _cast_moments(state: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if _is_moment(leaf) else leaf, state)
+
+
+def round_stochastically(x: jax.Array, key: jax.Array) -> jax.Array:
+    """Finite float32 `x` as one of the two nearest bfloat16 numbers, the nearer the likelier: `x` on average."""
+    # A bfloat16 number is the upper half of a float32's bits; what is added to the lower half carries as often as that
+    # is large. Each element has bits of its own wherever it lies, so devices need not talk.
+    low = jax.random.bits(key, x.shape, jnp.uint32) >> 16
+    upper = (jax.lax.bitcast_convert_type(x, jnp.uint32) + low) & jnp.uint32(0xFFFF0000)
+    return jax.lax.bitcast_convert_type(upper, jnp.float32).astype(jnp.bfloat16)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from imitation_jax.parallel.sharding import replicated
 from imitation_jax.training.loss import cross_entropy
+from imitation_jax.training.optimizer import updates_made
 
 Batch = dict[str, jax.Array]
 State = dict[str, Any]  # "params", "optimizer"
@@ -100,18 +101,13 @@ def make_train_step(
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         metrics |= {
             "grad_norm": grad_norm,
-            "learning_rate": schedule(_count(state["optimizer"])),
+            "learning_rate": schedule(updates_made(state["optimizer"])),
             "skipped": 1.0 - finite.astype(jnp.float32),
             "padding_share": jnp.mean((batch["segment_ids"] == 0).astype(jnp.float32)),
         }
         return new, metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(state_sharding, replicated(mesh)))
-
-
-def _count(optimizer_state: Any) -> jax.Array:
-    """How many updates an optimiser has made; all its parts count alike."""
-    return optax.tree.get_all_with_path(optimizer_state, "count")[0][1]
 
 
 def state_shardings(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> State:
