@@ -34,7 +34,7 @@ class Memory:
         tensor = mesh.shape["tensor"]
         cache = jax.eval_shape(lambda: family.init_cache(config, 1, 1, dtype))
         self.budget = gib * GIB or _found(mesh)
-        self.slot = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) // tensor
+        self.slot = sum(map(_size, jax.tree.leaves(cache))) // tensor
         # Of a step's token: what the matrices of a layer return, twice in float32, and keys and values, thrice.
         weights = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
         self._token = 8 * weights // config.hidden_size + 3 * self.slot
@@ -43,8 +43,8 @@ class Memory:
         self._fixed = 4 * max(3 * score.CHUNK, 6 * drawn) * config.vocab_size
         if mesh.shape["fsdp"] > 1:
             # Weights that a device gathers to use them: two layers and the embedding.
-            layer = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
-            self._fixed += (2 * layer + family.unembedding(params).nbytes) // tensor
+            layer = sum(_size(leaf) // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
+            self._fixed += (2 * layer + _size(family.unembedding(params))) // tensor
 
     def needed(self, capacity: int, slots: int) -> int:
         """Of steps of `capacity` tokens a row and a cache of `slots` slots."""
@@ -56,6 +56,10 @@ class Memory:
             f"memory: the smallest batch needs {needed / GIB:.2f} GiB beside the weights and there are "
             f"{self.budget / GIB:.2f} (memory_gib); shorten the longest prompt, or give more memory or devices"
         )
+
+
+def _size(leaf: Any) -> int:
+    return leaf.size * leaf.dtype.itemsize
 
 
 def _found(mesh: Mesh) -> float:

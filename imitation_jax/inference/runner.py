@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from imitation_jax.inference import generate
+from imitation_jax.inference import generate, prefixes
 from imitation_jax.inference.memory import Memory, power
-from imitation_jax.inference.prefixes import Step, order, plan
+from imitation_jax.inference.prefixes import Step, order
 from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import AXES, make_mesh
@@ -68,12 +68,19 @@ class Runner:
         Raises:
           ValueError: one sequence does not fit the memory.
         """
+        members, steps, _, slots = self.plan(by_sequence, first, held)
+        return members, steps, self.empty_cache(1, slots)
+
+    def plan(
+        self, by_sequence: dict[bytes, list], first: dict[bytes, int], held: int = 0
+    ) -> tuple[list[list], Iterator[Step], int, int]:
+        """`prepare` without the cache, but with how many tokens a row holds and how many slots the cache has."""
         keys, arrays = list(by_sequence), [np.frombuffer(key, np.int32) for key in by_sequence]
         sorted_ = order(arrays)
         sequences, wanted = [arrays[i] for i in sorted_], [first[keys[i]] for i in sorted_]
         capacity = power(TOKENS_PER_ROW * self.batch_size, 64)
         while True:
-            steps = list(plan(sequences, wanted, capacity, self.ways))
+            steps = list(prefixes.plan(sequences, wanted, capacity, self.ways))
             # What a step keeps lies behind the path; a few lengths serve all request sets.
             slots = power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
             needed = held + self.memory.needed(capacity, slots)
@@ -82,7 +89,7 @@ class Runner:
             if capacity <= 64:
                 self.memory.refuse(needed)
             capacity //= 2
-        return [by_sequence[keys[i]] for i in sorted_], iter(steps), self.empty_cache(1, slots)
+        return [by_sequence[keys[i]] for i in sorted_], iter(steps), capacity, slots
 
     def rows(self, step: Step) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """A step's rows as `hidden_branches` takes them, and their shape: a row for each device of the batch axes."""
@@ -112,11 +119,14 @@ class Runner:
     def _place(self, model: LoadedModel) -> Any:
         """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""
 
-        def cast(path, leaf):
-            return leaf if path_of(path).endswith(("norm", "bias")) else leaf.astype(self.dtype)
+        def place(path, leaf, where):
+            dtype = leaf.dtype if path_of(path).endswith(("norm", "bias")) else self.dtype
+            if isinstance(leaf, jax.ShapeDtypeStruct):  # of a plan
+                return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=where)
+            return jax.device_put(leaf, where).astype(dtype)
 
-        placed = jax.device_put(model.params, shardings(model.params, model.family.SHARDING, self.mesh))
-        return jax.tree_util.tree_map_with_path(cast, placed)
+        places = shardings(model.params, model.family.SHARDING, self.mesh)
+        return jax.tree_util.tree_map_with_path(place, model.params, places)
 
 
 def _mesh_of(params: object) -> Mesh:
