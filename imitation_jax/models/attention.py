@@ -7,11 +7,13 @@ K head size, Q queries of a block, X blocks of queries, J keys of a block, R = B
 import jax
 import jax.numpy as jnp
 
-from imitation_jax.parallel.sharding import on_one_cpu
+from imitation_jax.parallel.sharding import on_one_cpu, platform
 
 QUERY_BLOCK = 256  # on a CPU; 128 and 512 are slower forward or backward at 2,048 positions
 KEY_BLOCK = 256
 LEAST = float(jnp.finfo(jnp.float32).min)  # a logit that weighs nothing beside any other, and makes no nan alone
+
+KERNELS = ("auto", "xla", "splash")
 
 Past = dict[str, jax.Array]
 
@@ -23,15 +25,27 @@ def attention(
     *,
     positions_BS: jax.Array,
     segments_BS: jax.Array | None = None,
+    kernel: str = "auto",
 ) -> jax.Array:
     """Softmax attention in which a query sees the keys of its own segment at its own or an earlier position.
 
     Positions restart in every segment of a packed row, so causality is a comparison of positions. Logits and softmax
     are float32 whatever the inputs are.
 
+    Args:
+      kernel: of `KERNELS`; "auto" is the platform's own, and "xla" where it has none. Other kernels than "xla" take the
+        positions of a segment to be consecutive, as packing makes them.
+
     Returns:
-      (B, S, H, K) in the dtype of `q_BSHK`.
+      (B, S, H, K) in the dtype of `q_BSHK`; what padding (segment 0) gets differs among kernels.
     """
+    if kernel == "auto":
+        kernel = {"tpu": "splash"}.get(platform(), "xla")
+    if kernel == "splash":
+        from imitation_jax.models.kernels import splash_attention  # Pallas takes a while to import
+
+        segments_BS = jnp.ones_like(positions_BS) if segments_BS is None else segments_BS
+        return splash_attention(q_BSHK, k_BSNK, v_BSNK, segments_BS)
     *_, heads, head_dim = q_BSHK.shape
     kv_heads = k_BSNK.shape[2]
     mask_BSS = positions_BS[:, :, None] >= positions_BS[:, None, :]

@@ -18,10 +18,12 @@ from jax.sharding import PartitionSpec as P
 
 from imitation_jax.models.attention import attention, branch_attention, next_attention
 from imitation_jax.models.cache import Cache
+from imitation_jax.parallel.sharding import constrain
 
 Params = dict[str, Any]
 
 ACTIVATIONS = P(("data", "fsdp"), "sequence", None)
+LOOKED_UP = P("data", "sequence", "fsdp")
 # What the backward pass recomputes, by name: each layer from its input; the same, with the inputs waiting in the host's
 # memory; all but the matrix products; nothing.
 REMAT_POLICIES = {
@@ -45,6 +47,14 @@ REMAT_POLICIES = {
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], scale: float = 0.02) -> nnx.Param:
     """A float32 weight; 0.02 is `initializer_range` of every published LLaMA and GPT-2 config."""
     return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+def look_up(table_VD: nnx.Param, ids_BS: jax.Array, dtype: Any) -> jax.Array:
+    """(B, S, D): the rows of an embedding, whose gradient is added up in float32.
+
+    Cut by D first, as the table is: so each device adds up its part of the gradient, and nobody the whole table's.
+    """
+    return constrain(constrain(table_VD[...][ids_BS], LOOKED_UP).astype(dtype), ACTIVATIONS)
 
 
 def stack(make_layer: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -97,6 +107,7 @@ def hidden(
     *,
     dtype: Any = jnp.float32,
     remat: str = "none",
+    kernel: str = "auto",
 ) -> jax.Array:
     """Final hidden states (B, S, D) of packed rows; `unembedding(params)` turns them into logits.
 
@@ -106,10 +117,11 @@ def hidden(
       segments_BS: int32 segment ids; a position attends only within its own segment.
       dtype: of the computation; norms, softmax and rotation are float32 always.
       remat: a key of `REMAT_POLICIES`.
+      kernel: of attention, one of `attention.KERNELS`.
     """
 
     def attend(q_BSHK, k_BSNK, v_BSNK, _):
-        return attention(q_BSHK, k_BSNK, v_BSNK, positions_BS=positions_BS, segments_BS=segments_BS)
+        return attention(q_BSHK, k_BSNK, v_BSNK, positions_BS=positions_BS, segments_BS=segments_BS, kernel=kernel)
 
     model = nnx.merge(_graph(config), nnx.State(params))
     return model(tokens_BS, positions_BS, attend, dtype=dtype, remat=remat)[0]

@@ -23,6 +23,7 @@ from imitation_jax.models.decoder import (  # noqa: F401
     hidden_cached,
     init,
     logits,
+    look_up,
     normal,
     scan,
     stack,
@@ -161,8 +162,7 @@ class GPT2(nnx.Module):
 
     def __call__(self, tokens_BS, positions_BS, attend, *, dtype, remat=None):
         config = self.config
-        x_BSD = self.embed[...].astype(dtype)[tokens_BS] + self.positions[...].astype(dtype)[positions_BS]
-        x_BSD = constrain(x_BSD, ACTIVATIONS)
+        x_BSD = look_up(self.embed, tokens_BS, dtype) + look_up(self.positions, positions_BS, dtype)
         x_BSD, new = scan(self.layers, config.num_hidden_layers, x_BSD, attend, remat=remat)
         return layer_norm(x_BSD, self.final_norm[...], self.final_norm_bias[...], config.layer_norm_epsilon), new
 

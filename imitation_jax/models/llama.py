@@ -23,6 +23,7 @@ from imitation_jax.models.decoder import (  # noqa: F401
     hidden_cached,
     init,
     logits,
+    look_up,
     normal,
     scan,
     stack,
@@ -184,7 +185,7 @@ class Llama(nnx.Module):
         config = self.config
         angles_BSK = positions_BS[..., None].astype(jnp.float32) * rope_frequencies(config)
         sin, cos = jnp.sin(angles_BSK), jnp.cos(angles_BSK)
-        x_BSD = constrain(self.embed[...].astype(dtype)[tokens_BS], ACTIVATIONS)
+        x_BSD = look_up(self.embed, tokens_BS, dtype)
         x_BSD, new = scan(self.layers, config.num_hidden_layers, x_BSD, sin, cos, attend, remat=remat)
         return rms_norm(x_BSD, self.final_norm[...], config.rms_norm_eps), new
 

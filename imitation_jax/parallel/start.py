@@ -1,6 +1,7 @@
 """What a process settles before it computes: where its caches are, precision, dtype."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,11 @@ def compute_dtype(name: str, platform: str = "") -> Any:
     if name not in ("float32", "bfloat16"):
         raise ValueError(f"dtype={name!r} is none of auto, float32, bfloat16")
     return jnp.dtype(name)
+
+
+def matmul_precision(dtype: Any) -> AbstractContextManager:
+    """What a program that computes in `dtype` is traced under: `start`'s precision, which bfloat16 does not need.
+
+    TPU kernels refuse it: their bfloat16 products are exact as they are.
+    """
+    return jax.default_matmul_precision("highest" if jnp.dtype(dtype) == jnp.float32 else "default")

@@ -11,13 +11,24 @@ from ml_collections import ConfigDict
 from imitation_jax.data import mixture
 from imitation_jax.data.mixture import Source
 from imitation_jax.data.output import write_text
+from imitation_jax.models.attention import KERNELS
 from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 
 # What may differ when a run goes on: where and in which pieces it computes, not what.
 MAY_CHANGE = frozenset(
-    {"mesh", "accumulation", "remat", "loss_chunk", "log_every", "data.workers", "data.cache_dir", "checkpoint.keep"}
+    {
+        "mesh",
+        "accumulation",
+        "remat",
+        "attention",
+        "loss_chunk",
+        "log_every",
+        "data.workers",
+        "data.cache_dir",
+        "checkpoint.keep",
+    }
     | {"plan.topology"}
 )
 
@@ -31,6 +42,7 @@ def get_config() -> ConfigDict:
     # What the backward pass recomputes: full; offload (full, with what it starts from in the host's memory); dots (all
     # but matrix products) or none.
     config.remat = "full"
+    config.attention = "auto"  # kernel: splash (TPU) or xla; auto is the platform's own
     config.loss_chunk = 256  # positions of each row whose logits exist at a time
 
     config.model = ConfigDict()
@@ -138,7 +150,7 @@ def student(preset: str, variant: str, learning_rate: float = 2e-5, template: st
 
     What the files estimate: memory as float32 weights, gradients and two moments over all chips (16 bytes a weight) and
     the layers' inputs in bfloat16 that the backward pass keeps, nothing else; time at 40% of the chips' bfloat16 peak
-    (`flops.PEAK_FLOPS`) by `flops.training_flops_per_token`.
+    (`flops.peak_flops`) by `flops.training_flops_per_token`.
 
     Raises:
       ValueError: another variant.
@@ -200,6 +212,8 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
         raise ValueError(f"data.seq_len={config.data.seq_len} is not a multiple of {ways} (mesh sequence)")
     if config.remat not in REMAT_POLICIES:
         raise ValueError(f"remat={config.remat!r} is none of {', '.join(REMAT_POLICIES)}")
+    if config.attention not in KERNELS:
+        raise ValueError(f"attention={config.attention!r} is none of {', '.join(KERNELS)}")
     compute_dtype(config.dtype)
     make_optimizer(config.optimizer, make_schedule(config.optimizer, 1))
 

@@ -109,7 +109,9 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     carried = load.saved_model(model).to_json()
     if config.data.validation:
         stream = open_stream(config.data.validation, 1, 0)
-        validation = make_validation(model, stream, dtype=dtype, chunk=config.loss_chunk, mesh=mesh)
+        validation = make_validation(
+            model, stream, dtype=dtype, kernel=config.attention, chunk=config.loss_chunk, mesh=mesh
+        )
         evaluators = (validation, *evaluators)
 
     # ------------------------------------------------------------------------------------------------------------------

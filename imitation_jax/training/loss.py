@@ -4,11 +4,13 @@ Legend: B rows, S positions, D model, V vocabulary, C positions of a chunk, M ch
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-from imitation_jax.parallel.sharding import on_one_cpu
+from imitation_jax.parallel.sharding import constrain, on_one_cpu
 
 
 def cross_entropy(
@@ -51,6 +53,11 @@ def _split(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(split(array) for array in arrays)
 
 
+def _gathered(unembed_VD: jax.Array, dtype: Any) -> jax.Array:
+    """The matrix that the chunks share, whole but for its vocabulary: gathered once, not for each chunk."""
+    return constrain(unembed_VD.astype(dtype), P("tensor", None))
+
+
 def _chunk_losses(x_BCD, unembed_VD, targets_BC, mask_BC):
     logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, unembed_VD, preferred_element_type=jnp.float32)
     top_BC = jnp.max(logits_BCV, axis=-1)
@@ -63,7 +70,7 @@ def _chunk_losses(x_BCD, unembed_VD, targets_BC, mask_BC):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _cross_entropy(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
-    unembed = unembed_VD.astype(x_BSD.dtype)
+    unembed = _gathered(unembed_VD, x_BSD.dtype)
 
     def body(sums, xs):
         x_BCD, targets_BC, mask_BC = xs
@@ -74,7 +81,7 @@ def _cross_entropy(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
 
 
 def _forward(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
-    unembed = unembed_VD.astype(x_BSD.dtype)
+    unembed = _gathered(unembed_VD, x_BSD.dtype)
 
     def body(carry, xs):
         loss_sum, correct_sum, dunembed_VD = carry

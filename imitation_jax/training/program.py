@@ -50,6 +50,7 @@ def make_program(config: ConfigDict, family: ModuleType, model_config: Any, mesh
         optimizer,
         dtype=compute_dtype(config.dtype, mesh.devices.flat[0].platform),
         remat=config.remat,
+        kernel=config.attention,
         chunk=config.loss_chunk,
         accumulation=config.accumulation,
         schedule=schedule,

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from imitation_jax.parallel.sharding import replicated
+from imitation_jax.parallel.start import matmul_precision
 from imitation_jax.training.loss import cross_entropy
 from imitation_jax.training.optimizer import updates_made
 
@@ -21,7 +22,15 @@ State = dict[str, Any]  # "params", "optimizer"
 
 
 def loss_sums(
-    family: ModuleType, model_config: Any, params: Any, batch: Batch, *, dtype: Any, remat: str, chunk: int
+    family: ModuleType,
+    model_config: Any,
+    params: Any,
+    batch: Batch,
+    *,
+    dtype: Any,
+    remat: str,
+    kernel: str = "auto",
+    chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed loss over the loss-bearing targets of a packed batch, and how many of them are ranked first."""
     x_BSD = family.hidden(
@@ -32,6 +41,7 @@ def loss_sums(
         batch["segment_ids"],
         dtype=dtype,
         remat=remat,
+        kernel=kernel,
     )
     return cross_entropy(x_BSD, family.unembedding(params), batch["targets"], batch["loss_mask"], chunk=chunk)
 
@@ -75,6 +85,7 @@ def make_train_step(
     *,
     dtype: Any,
     remat: str,
+    kernel: str = "auto",
     chunk: int,
     accumulation: int,
     schedule: optax.Schedule,
@@ -86,14 +97,16 @@ def make_train_step(
     A step whose gradient is not finite changes nothing, the schedule's count included, and reports `skipped` 1.
 
     Args:
+      kernel: of attention, one of `attention.KERNELS`.
       schedule: the optimiser's, for reporting `learning_rate`.
     """
 
     def loss_fn(params, batch):
-        return loss_sums(family, model_config, params, batch, dtype=dtype, remat=remat, chunk=chunk)
+        return loss_sums(family, model_config, params, batch, dtype=dtype, remat=remat, kernel=kernel, chunk=chunk)
 
     def train_step(state: State, batch: Batch):
-        grads, metrics = gradients(loss_fn, state["params"], batch, accumulation)
+        with matmul_precision(dtype):
+            grads, metrics = gradients(loss_fn, state["params"], batch, accumulation)
         grad_norm = optax.tree.norm(grads)
         updates, optimizer_state = optimizer.update(grads, state["optimizer"], state["params"])
         new = {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}

@@ -12,20 +12,24 @@ from jax.sharding import Mesh, NamedSharding
 from imitation_jax.data.stream import Stream
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.sharding import BATCH
+from imitation_jax.parallel.start import matmul_precision
 from imitation_jax.progress import progress
 from imitation_jax.training.step import loss_sums
 
 
-def make_validation(model: LoadedModel, stream: Stream, *, dtype: Any, chunk: int, mesh: Mesh) -> Callable:
+def make_validation(
+    model: LoadedModel, stream: Stream, *, dtype: Any, kernel: str = "auto", chunk: int, mesh: Mesh
+) -> Callable:
     """An evaluator of the loss and accuracy over every loss-bearing token of the stream's one epoch."""
 
     sharding = NamedSharding(mesh, BATCH)
 
     @jax.jit
     def sums(params, batch):
-        loss, correct = loss_sums(
-            model.family, model.config, params, batch, dtype=dtype, remat="none", chunk=chunk
-        )
+        with matmul_precision(dtype):
+            loss, correct = loss_sums(
+                model.family, model.config, params, batch, dtype=dtype, remat="none", kernel=kernel, chunk=chunk
+            )
         return jnp.stack([loss, correct, jnp.sum(batch["loss_mask"])])
 
     def batches() -> Iterator[dict[str, jax.Array]]:
