@@ -186,6 +186,11 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
       ValueError: naming the key, its value and what would fit.
     """
     sources(config)
+    check_step(config, mesh)
+
+
+def check_step(config: ConfigDict, mesh: Mesh) -> None:
+    """`check` without the data, which a plan does without."""
     at_least_1 = ("batch_size", "accumulation", "epochs", "loss_chunk", "log_every", "max_skipped")
     at_least_1 += ("data.seq_len", "checkpoint.every", "checkpoint.keep")
     at_least_0 = ("seed", "steps", "data.workers", "optimizer.warmup_steps", "optimizer.warmup_fraction")
