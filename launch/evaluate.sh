@@ -12,9 +12,7 @@ source "$(dirname "$0")/setup.sh"
 run=${1:-}
 case $run in "" | -*) fail "the first argument is the folder of a training run" ;; esac
 shift
-extras=demo
-if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then extras=demo,cuda; fi
-install_project "$extras"
+install_project "$(device_extras)"
 batch=${BATCH:-$PWD/configs/eval/all.py}
 cd "$here" # paths in the arguments are the caller's
 exec "$PYTHON" -m imitation_jax.evaluate --config="$batch" --model="${BASE:+$BASE,}orbax:$run@*" --workdir="$run" "$@"

@@ -2,10 +2,27 @@
 # Sourced by the other scripts: finds an interpreter, makes .venv, installs this project into it. Sets PYTHON and GGUF.
 #   IMITATION_PYTHON   interpreter to use; default: the newest CPython 3.11-3.13 that runs, pyenv's folders included
 #   IMITATION_VENV     folder of the environment; default .venv
+#   IMITATION_EXTRAS   what device_extras names; default demo, and cuda where nvidia-smi finds a GPU
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "error: $*" >&2; exit 1; }
+
+usage() { awk 'NR > 1 { if (!/^#/) exit; if (!/^#(SBATCH| shellcheck)/) { sub(/^# ?/, ""); print } }' "$0"; }
+
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+
+starts_again() { # starts_again CODE: did a command end for a reason that another start of it mends?
+  # 75: checkpointed after SIGTERM; 76: another host was lost; above 128: killed or crashed, but not by SIGHUP, Ctrl-C
+  # or SIGTERM, with which a person ends it.
+  case $1 in 75 | 76) return 0 ;; 129 | 130 | 143) return 1 ;; *) [ "$1" -gt 128 ] ;; esac
+}
+
+device_extras() {
+  if [ -n "${IMITATION_EXTRAS:-}" ]; then echo "$IMITATION_EXTRAS"
+  elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then echo demo,cuda
+  else echo demo; fi
+}
 
 suits() { # does this interpreter run, and is it one of ours?
   "$1" -c 'import ensurepip, sys, sysconfig, venv
