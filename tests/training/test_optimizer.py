@@ -3,9 +3,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.training import config as training
-from imitation_jax.training.optimizer import make_optimizer, make_schedule
+from imitation_jax.training.optimizer import (
+    OPTIMIZERS,
+    SecondMomentState,
+    in_bfloat16,
+    make_optimizer,
+    make_schedule,
+    round_stochastically,
+    scale_by_second_moment,
+)
 
 LAYERS = 3
 
@@ -67,6 +78,8 @@ def test_unknown_names_are_refused():
         make_schedule(options(schedule="step"), 100)
     with pytest.raises(ValueError, match="optimizer.name='sgd' is none of adamw, weight_magnitude"):
         make_optimizer(options(name="sgd"), optax.constant_schedule(1.0))
+    with pytest.raises(ValueError, match="optimizer.state_dtype='float16' is none of float32, bfloat16"):
+        make_optimizer(options(state_dtype="float16"), optax.constant_schedule(1.0))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -180,3 +193,79 @@ def test_norms_are_not_decayed():
         assert (after["final_norm"] == params["final_norm"]).all()
         assert (after["layers"]["attention_norm"] == params["layers"]["attention_norm"]).all()
         np.testing.assert_allclose(after["layers"]["mlp"]["up"], 0.95 * params["layers"]["mlp"]["up"], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Moments in bfloat16
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_number_is_rounded_to_either_neighbour_and_is_right_on_average():
+    x = np.float32([1.0, 1.001, -1.001, 3.0e-20, 2.0e20, 0.0, 1 + 2**-8, 1 + 2**-7])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    got = jax.vmap(round_stochastically, in_axes=(None, 0))(x, keys)
+    assert got.dtype == jnp.bfloat16
+    got = np.asarray(got, np.float64)
+    step = 2.0 ** (np.floor(np.log2(np.abs(np.where(x, x, 1)))) - 7)  # bfloat16 has 7 bits behind the leading one
+    down, up = np.floor(x / step) * step, np.ceil(x / step) * step
+    assert ((got == down) | (got == up)).all()
+    off = (got - x).mean(0) / step
+    assert (np.abs(off) < 5 * 0.5 / np.sqrt(len(keys))).all()
+    assert (off[[0, 5, 7]] == 0).all()  # these are bfloat16 numbers
+
+
+def test_layers_are_rounded_each_by_bits_of_its_own():
+    up_LN = np.asarray(round_stochastically(jnp.full((LAYERS, 2048), 1 + 2**-8), jax.random.key(0)) > 1)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.mean(up_LN[i] == up_LN[j]) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_mesh_rounds_as_one_device_does_and_without_a_word_between_devices():
+    x = np.random.default_rng(0).normal(size=(LAYERS, 64, 32)).astype(np.float32)
+    place = NamedSharding(make_mesh("fsdp=4,tensor=2"), P(None, "fsdp", "tensor"))
+    key = jax.random.key(7)
+    compiled = jax.jit(round_stochastically, out_shardings=place).lower(jax.device_put(x, place), key).compile()
+    text = compiled.as_text()
+    assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
+    got = compiled(jax.device_put(x, place), key)
+    assert {shard.data.shape for shard in got.addressable_shards} == {(LAYERS, 16, 16)}
+    np.testing.assert_array_equal(got, round_stochastically(x, key))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_layers_with_moments_in_bfloat16_go_where_unstacked_ones_in_float32_go(name):
+    """Up to what rounding moves them, in each layer's tensor, however small beside the other layers'."""
+    config = options(name=name, weight_decay=0.1, learning_rate=0.05, schedule="constant", warmup_fraction=0.0)
+    schedule = make_schedule(config, 12)
+    params = stacked_params()
+    wanted = run(make_optimizer(config, schedule), params, gradients, 12)[-1]
+    config.state_dtype = "bfloat16"
+    optimizer = make_optimizer(config, schedule)
+    moments = [leaf for leaf in jax.tree.leaves(optimizer.init(params)) if leaf.ndim]
+    assert len(moments) == 2 * len(jax.tree.leaves(params))
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in moments)
+    got = run(optimizer, params, gradients, 12)[-1]
+    start, ours, float32 = unstack(params), unstack(got), unstack(wanted)
+    for path, weight in float32.items():
+        assert ours[path].dtype == jnp.float32
+        off = np.linalg.norm(ours[path] - weight) / np.linalg.norm(weight - start[path])
+        assert 0 < off < 0.01, path
+
+
+def test_a_slow_mean_moves_where_rounding_to_nearest_stands_still():
+    """After 5,000 steps of the paper's rule a step changes its second moments by 3 in 10,000."""
+    rule = scale_by_second_moment(0.95)
+    grads = {"w": jnp.full(4096, 2.0)}
+
+    def after(rule, dtype, cast=lambda moment: moment):
+        state = SecondMomentState(jnp.int32(5000), {"w": jnp.ones(4096, dtype)})
+        for _ in range(200):
+            state = jax.jit(rule.update)(grads, state)[1]
+            state = state._replace(second_moment=cast(state.second_moment))
+        return np.asarray(state.second_moment["w"], np.float32)
+
+    exact = after(rule, jnp.float32)
+    assert exact[0] > 1.15
+    assert after(in_bfloat16(rule), jnp.bfloat16).mean() == pytest.approx(exact[0], rel=2e-3)
+    nearest = after(rule, jnp.float32, lambda moment: jax.tree.map(lambda x: x.astype(jnp.bfloat16) + 0.0, moment))
+    assert (nearest == 1).all()
