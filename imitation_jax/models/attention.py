@@ -13,7 +13,7 @@ QUERY_BLOCK = 256  # on a CPU; 128 and 512 are slower forward or backward at 2,0
 KEY_BLOCK = 256
 LEAST = float(jnp.finfo(jnp.float32).min)  # a logit that weighs nothing beside any other, and makes no nan alone
 
-KERNELS = ("auto", "xla", "splash")
+KERNELS = ("auto", "xla", "splash", "triton")
 
 Past = dict[str, jax.Array]
 
@@ -40,12 +40,15 @@ def attention(
       (B, S, H, K) in the dtype of `q_BSHK`; what padding (segment 0) gets differs among kernels.
     """
     if kernel == "auto":
-        kernel = {"tpu": "splash"}.get(platform(), "xla")
-    if kernel == "splash":
-        from imitation_jax.models.kernels import splash_attention  # Pallas takes a while to import
+        kernel = {"tpu": "splash", "gpu": "triton"}.get(platform(), "xla")
+        if kernel == "triton" and jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1:
+            kernel = "xla"  # which can cut sequences there
+    if kernel != "xla":
+        from imitation_jax.models import kernels  # Pallas takes a while to import
 
         segments_BS = jnp.ones_like(positions_BS) if segments_BS is None else segments_BS
-        return splash_attention(q_BSHK, k_BSNK, v_BSNK, segments_BS)
+        flash = kernels.splash_attention if kernel == "splash" else kernels.triton_attention
+        return flash(q_BSHK, k_BSNK, v_BSNK, segments_BS)
     *_, heads, head_dim = q_BSHK.shape
     kv_heads = k_BSNK.shape[2]
     mask_BSS = positions_BS[:, :, None] >= positions_BS[:, None, :]

@@ -1,13 +1,16 @@
 """The platforms' own kernels, interpreted, against plain attention: packed rows, values and gradients."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from imitation_jax.models import gpt2, llama
 from imitation_jax.models.attention import attention
-from imitation_jax.parallel.mesh import make_mesh
+from imitation_jax.parallel.mesh import AXES, make_mesh
 
 
 def packed(rows, length, seed=0):
@@ -19,10 +22,17 @@ def packed(rows, length, seed=0):
 
 
 @pytest.mark.parametrize(
-    "mesh", [None, "fsdp=2,sequence=2,tensor=2", "sequence=4,tensor=2", "data=2,sequence=4"], ids=str
+    ("kernel", "mesh"),
+    [
+        ("splash", None),
+        ("splash", "fsdp=2,sequence=2,tensor=2"),
+        ("splash", "sequence=4,tensor=2"),
+        ("triton", None),
+        ("triton", "fsdp=4,tensor=2"),
+    ],
 )
-@pytest.mark.parametrize(("length", "head_dim", "heads"), [(300, 16, (8, 4)), (512, 64, (4, 4))])
-def test_splash_equals_plain_attention(mesh, length, head_dim, heads):
+@pytest.mark.parametrize(("length", "head_dim", "heads"), [(300, 16, (8, 4)), (256, 64, (4, 4))])
+def test_a_kernel_equals_plain_attention(kernel, mesh, length, head_dim, heads):
     random = np.random.default_rng(1)
     segments, positions = packed(4, length)
     q, k, v, cotangent = (
@@ -38,7 +48,7 @@ def test_splash_equals_plain_attention(mesh, length, head_dim, heads):
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True), static_argnums=3)
     plain = gradients(q, k, v, "xla")
     with jax.set_mesh(make_mesh(mesh) if mesh else make_mesh("", jax.devices()[:1])):
-        ours = gradients(q, k, v, "splash")
+        ours = gradients(q, k, v, kernel)
     for got, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
@@ -48,7 +58,8 @@ def test_splash_equals_plain_attention(mesh, length, head_dim, heads):
     [(llama, llama.PRESETS["tiny"]), (gpt2, gpt2.GPT2Config(512, 64, 256, 2, 4, 256))],
     ids=["llama", "gpt2"],
 )
-def test_a_model_with_splash_equals_it_without(family, config):
+@pytest.mark.parametrize("kernel", ["splash", "triton"])
+def test_a_model_with_a_kernel_equals_it_without(family, config, kernel):
     params = family.init(config, jax.random.key(0))
     segments, positions = packed(2, 256)
     tokens = jnp.asarray(np.random.default_rng(2).integers(0, config.vocab_size, (2, 256)))
@@ -59,6 +70,26 @@ def test_a_model_with_splash_equals_it_without(family, config):
 
     gradients = jax.jit(jax.grad(loss), static_argnums=1)
     for got, expected in zip(
-        jax.tree.leaves(gradients(params, "splash")), jax.tree.leaves(gradients(params, "xla")), strict=True
+        jax.tree.leaves(gradients(params, kernel)), jax.tree.leaves(gradients(params, "xla")), strict=True
     ):
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * float(jnp.max(jnp.abs(expected))))
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "calls"), [("cuda", "NVIDIA H100 80GB HBM3", 3), ("tpu", "TPU v5 lite", 3)], ids=["gpu", "tpu"]
+)
+def test_each_platform_gets_its_own_kernel(device, kind, calls):
+    """Lowered for a machine that is not here: one kernel forward and two backward, on each device's own rows."""
+    abstract = AbstractDevice(device_kind=kind, num_cores=1, platform=device)
+    mesh = AbstractMesh((1, 2, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4, abstract_device=abstract)
+    ids = jax.ShapeDtypeStruct((4, 256), jnp.int32)
+    q, k = (jax.ShapeDtypeStruct((4, 256, heads, 64), jnp.bfloat16) for heads in (8, 4))
+
+    def loss(q, k, v, positions, segments):
+        out = attention(q, k, v, positions_BS=positions, segments_BS=segments)
+        return jnp.sum(out.astype(jnp.float32))
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k, ids, ids)
+        lowered = traced.lower(lowering_platforms=(device,)).as_text()
+    assert len(re.findall(r"custom_call @(__gpu|tpu_custom_call)", lowered)) == calls
