@@ -20,11 +20,13 @@ DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
 # What a failed conversion of a --config.KEY says -> what it should say.
 CONVERSIONS = {"int()": "not a whole number", "to float": "not a number", "Non-boolean": "neither true nor false"}
 _own_flags = ["debug"]
+_instead_of_config: list[str] = []
 
 
-def define_config(example: str) -> flags.FlagHolder:
-    """The --config flag; `example` is a file to name in --help."""
+def define_config(example: str, unless: str = "") -> flags.FlagHolder:
+    """The --config flag; `example` is a file to name in --help, `unless` a switch that does without it."""
     _own_flags.insert(0, "config")
+    _instead_of_config.extend([unless] if unless else [])
     return config_flags.DEFINE_config_file(
         "config", None, f"Config file, as {example}; FILE.py:VARIANT for a variant, --config.KEY=VALUE for its keys."
     )
@@ -67,7 +69,8 @@ def run(main: Callable[[], int | None]) -> None:
                     if not Path(found[1]).is_file():
                         raise FileNotFoundError(f"{given}: no such file")
             rest = flags.FLAGS(argv)[1:]
-            if "config" in flags.FLAGS and flags.FLAGS.config is None:
+            without = any(flags.FLAGS[name].value for name in _instead_of_config)
+            if "config" in flags.FLAGS and flags.FLAGS.config is None and not without:
                 raise ValueError("--config is required; --help tells more")
             if rest:
                 raise ValueError(f"unexpected argument {rest[0]!r}; flags are written --name=value, --help lists them")

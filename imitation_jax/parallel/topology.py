@@ -26,6 +26,13 @@ QUIET = {
 }
 
 
+def plan_only() -> None:
+    """Makes this process one that only compiles for accelerators and computes on the host; before jax does anything."""
+    jax.config.update("jax_platforms", "cpu")
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+
+
 def topology_devices(name: str) -> list[jax.Device]:
     """The devices of a slice, for meshes to compile for.
 
@@ -50,8 +57,6 @@ def topology_devices(name: str) -> list[jax.Device]:
         raise ValueError(f"topology {name!r}: {kind} slices have {dimensions} dimensions, as {kind}:{_example(kind)}")
     if not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
         raise ImportError(f"topology {name!r}: needs the TPU compiler; pip install 'imitation_jax[tpu]' (Linux)")
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
     several = {"num_slices": slices} if slices > 1 else {}
     try:
         described = topologies.get_topology_desc(f"{theirs}:{shape}", "tpu", **settings, **several)

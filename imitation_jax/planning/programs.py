@@ -1,0 +1,129 @@
+"""What a run does on a slice, lowered for it: the train step, and the scoring and generation steps of `evaluate`."""
+
+import dataclasses
+import math
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from imitation_jax.inference import generate, score
+from imitation_jax.inference.memory import GIB, power
+from imitation_jax.inference.runner import Runner
+from imitation_jax.models.load import LoadedModel, abstract_params
+from imitation_jax.parallel.mesh import make_mesh
+from imitation_jax.training.program import make_program
+
+PROGRAMS = ("train", "score", "generate")
+# Of `evaluate`: its defaults (evaluation/config.py).
+EVALUATE_BATCH, EVALUATE_DTYPE, EVALUATE_MESH = 16, "float32", "fsdp=-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A program for a mesh.
+
+    Attributes:
+      holds: bytes on a device of its arguments, by what they are.
+      shape: what it computes at a time, for people.
+      positions: tokens that a run of it computes.
+    """
+
+    lowered: jax.stages.Lowered
+    mesh: Mesh
+    holds: dict[str, int]
+    shape: str
+    positions: int
+
+
+def lower_train(config: ConfigDict, family: ModuleType, model_config: Any, mesh: Mesh, total_steps: int) -> Lowered:
+    """The train step.
+
+    Raises:
+      ValueError: a mesh that does not divide a parameter.
+    """
+    program = make_program(config, family, model_config, mesh, total_steps)
+    with jax.set_mesh(mesh):
+        lowered = program.step.lower(program.state, program.batch)
+    holds = {
+        "parameters": bytes_of(program.state["params"]),
+        "optimizer": bytes_of(program.state["optimizer"]),
+        "batch": bytes_of(program.batch),
+    }
+    rows = f"{config.batch_size} x {config.data.seq_len}"
+    return Lowered(lowered, mesh, holds, rows, config.batch_size * config.data.seq_len)
+
+
+def lower_score(runner: Runner, length: int) -> Lowered:
+    """A scoring step of sequences of `length` tokens, full.
+
+    Raises:
+      ValueError: one sequence does not fit the memory.
+    """
+    keys = _sequences(runner.ways, length)
+    *_, capacity, slots = runner.plan(keys, dict.fromkeys(keys, 0))
+    shape = (runner.ways, capacity)
+    rows = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("tokens", "positions", "ends", "seen")}
+    places = -(-math.prod(shape) // score.CHUNK) * score.CHUNK
+    asked = {name: jax.ShapeDtypeStruct((places,), jnp.int32) for name in ("row", "place", "target")}
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    cache = _cache(runner, 1, slots)
+    with jax.set_mesh(runner.mesh):
+        lowered = score.score_step.lower(*runner.model, cache, rows, number, asked, number, dtype=runner.dtype)
+    holds = {"parameters": bytes_of(runner.model[2]), "cache": bytes_of(cache)}
+    what = f"{shape[0]} x {shape[1]}, cache 1 x {slots}"
+    return Lowered(lowered, runner.mesh, holds, what, math.prod(shape))
+
+
+def lower_generate(runner: Runner, length: int) -> Lowered:
+    """A step of generation: next tokens of as many texts of up to `length` tokens as `evaluate` writes at a time."""
+    slots = power(length, 128)
+    count = runner.fitting_rows(runner.batch_size, slots)
+    kinds = dict.fromkeys(("token", "position", "last", "seed"), jnp.int32)
+    kinds |= {"done": jnp.bool_, "temperature": jnp.float32, "top_p": jnp.float32}
+    rows = {name: jax.ShapeDtypeStruct((count,), kind) for name, kind in kinds.items()}
+    pauses = jax.ShapeDtypeStruct((count, runner.model[1].vocab_size), jnp.bool_)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    cache = _cache(runner, count, slots)
+    with jax.set_mesh(runner.mesh):
+        lowered = generate.decode.lower(*runner.model, cache, rows, pauses, number, number, dtype=runner.dtype)
+    holds = {"parameters": bytes_of(runner.model[2]), "cache": bytes_of(cache)}
+    return Lowered(lowered, runner.mesh, holds, f"{count} x {generate.CHUNK}, cache {count} x {slots}", count)
+
+
+def make_runner(family: ModuleType, model_config: Any, devices: list[jax.Device], limit_gib: float) -> Runner:
+    """What `evaluate` makes with its defaults where a device has `limit_gib` of memory; its weights are abstract."""
+    slices = {getattr(device, "slice_index", None) for device in devices}
+    mesh = make_mesh(EVALUATE_MESH + (f",data={len(slices)}" if len(slices) > 1 else ""), devices)
+    model = LoadedModel(family, model_config, abstract_params(family, model_config, mesh), None, None)
+    weights = bytes_of(model.params) / GIB
+    # As it is chosen on a device: half of what is left, see `memory.Memory`.
+    return Runner(model, mesh, EVALUATE_BATCH, max((limit_gib - weights) / 2, 1e-9), EVALUATE_DTYPE)
+
+
+def bytes_of(tree: Any) -> int:
+    """Bytes that ShapeDtypeStructs with shardings take on a device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _sequences(count: int, length: int) -> dict[bytes, list]:
+    """Twice as many sequences as there are rows, the first half of all the same: a step after it has all rows full."""
+    rows = np.zeros((2 * count, length), np.int32)
+    rows[:, length // 2 :] = np.arange(2 * count)[:, None]
+    return {row.tobytes(): [] for row in rows}
+
+
+def _cache(runner: Runner, rows: int, slots: int) -> Any:
+    """`runner.empty_cache`, where the compiler would put it."""
+    family, config, _ = runner.model
+    with jax.set_mesh(runner.mesh):
+        lowered = generate.empty_cache.lower(family, config, rows=rows, slots=slots, dtype=runner.dtype)
+    places = lowered.compile().output_shardings
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), lowered.out_info, places
+    )

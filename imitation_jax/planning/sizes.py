@@ -1,0 +1,63 @@
+"""`plan --all`: every size config on the slice that it names, one process after the other, going on after a kill."""
+
+import multiprocessing
+import runpy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imitation_jax.parallel import topology
+from imitation_jax.parallel.start import start
+from imitation_jax.planning.plan import make_setting, plan
+from imitation_jax.progress import progress
+
+
+def size_configs(folder: Path) -> dict[str, ConfigDict]:
+    """The configs of a folder that name a slice, by file name, the cheapest to compile first.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        config = runpy.run_path(str(path))["get_config"]()
+        if "plan" in config and config.plan.topology:
+            found[path.stem] = config
+    if not found:
+        raise FileNotFoundError(f"{folder}/*.py: no config names a slice in plan.topology; start in the repository")
+    return found
+
+
+def plan_all(configs: dict[str, ConfigDict], cache_dir: Path, names: Sequence[str], **options: Any) -> list[dict]:
+    """The plans of all configs; what failed is {"config", "topology", "fits": False, "error"}.
+
+    Args:
+      names: of `programs.PROGRAMS`.
+      options: of `plan`.
+    """
+    return list(_plans(configs, cache_dir, names, options))
+
+
+def _plans(configs, cache_dir, names, options) -> Iterator[dict]:
+    # A process each: what the compiler keeps of one program it need not keep, and its crash ends one plan only.
+    context = multiprocessing.get_context("spawn")
+    for name, config in progress(list(configs.items()), desc="planning", unit="config", lines=False):
+        with ProcessPoolExecutor(1, context) as pool:
+            try:
+                yield pool.submit(_one, config.to_dict(), cache_dir, names, options).result() | {"config": name}
+            except (ValueError, RuntimeError, OSError, ImportError, BrokenProcessPool) as error:
+                reason = " ".join(str(error).split())
+                logging.warning("%s: %s", name, reason)
+                yield {"config": name, "topology": config.plan.topology, "fits": False, "error": reason}
+
+
+def _one(config: dict, cache_dir: Path, names: Sequence[str], options: dict) -> dict[str, Any]:
+    logging.set_verbosity(logging.INFO)
+    topology.plan_only()
+    start(cache_dir)
+    return plan(make_setting(ConfigDict(config)), cache_dir, names, **options)

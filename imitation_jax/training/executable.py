@@ -1,0 +1,71 @@
+"""Compiled programs by what they were compiled from: `plan` keeps them, `train` loads its own instead of compiling."""
+
+import hashlib
+import importlib.metadata
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from jax.experimental import serialize_executable
+from jax.sharding import Mesh
+
+# What the compiler reads beside the program.
+SETTINGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
+
+
+def store(cache_dir: Path) -> Path:
+    """The folder of compiled programs: one folder each, called by its `key`."""
+    return cache_dir / "plans"
+
+
+def key(lowered: jax.stages.Lowered, mesh: Mesh) -> str:
+    """A name that another program, another slice, another compiler or other settings of it do not have."""
+    versions = [jax.__version__]
+    if mesh.devices.flat[0].platform == "tpu":
+        versions.append(importlib.metadata.version("libtpu"))
+    places = [(getattr(d, "coords", d.id), getattr(d, "core_on_chip", 0), _slice(d)) for d in mesh.devices.flat]
+    # How many devices a host makes of itself is in the mesh already.
+    settings = [re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get(s, "")) for s in SETTINGS]
+    kind = mesh.devices.flat[0].device_kind
+    about = repr((kind, places, versions, [sorted(text.split()) for text in settings]))
+    return hashlib.sha256((lowered.as_text() + about).encode()).hexdigest()[:32]
+
+
+def _slice(device: jax.Device) -> int:
+    return getattr(device, "slice_index", 0) or 0
+
+
+def save(folder: Path, compiled: jax.stages.Compiled) -> None:
+    """Writes `folder`/executable, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"executable.{os.getpid()}.tmp"
+    temporary.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
+    os.replace(temporary, folder / "executable")
+
+
+def load(cache_dir: Path, step: Any, arguments: tuple, mesh: Mesh) -> Any:
+    """The jitted `step` as `plan --save` compiled it for these arguments, or `step` itself where it did not.
+
+    Args:
+      step: jitted.
+      arguments: what it will be called with, as ShapeDtypeStructs with shardings.
+    """
+    if not any(store(cache_dir).glob("*/executable")):
+        return step
+    path = store(cache_dir) / key(step.lower(*arguments), mesh) / "executable"
+    if not path.exists():
+        logging.info("%s: no saved executable is of this program, it is compiled", store(cache_dir))
+        return step
+    try:
+        devices = list(mesh.devices.flat)
+        saved = pickle.loads(path.read_bytes())
+        loaded = serialize_executable.deserialize_and_load(*saved, devices[0].client, devices)
+    except Exception as error:  # of another machine, or damaged
+        logging.warning("%s: cannot be loaded (%s), the step is compiled", path, str(error).partition("\n")[0])
+        return step
+    logging.info("the step is loaded from %s", path)
+    return loaded
