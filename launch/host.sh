@@ -5,7 +5,7 @@
 source "$(dirname "$0")/setup.sh"
 export IMITATION_EXTRAS=${IMITATION_EXTRAS:-tpu}
 log=$HOME/imitation_jax.log pid=$HOME/imitation_jax.pid
-running() { [ -e "$pid" ] && kill -0 "$(cat "$pid")" 2>/dev/null; }
+running() { [ -e "$pid" ] && grep -qs launch/run.sh "/proc/$(cat "$pid")/cmdline"; }
 say() { echo "$(hostname): $*"; }
 verb=${1:-}
 [ $# = 0 ] || shift

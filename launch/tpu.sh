@@ -30,7 +30,12 @@ queue() { gcloud compute tpus queued-resources "$@"; }
 on_hosts() { queue ssh "$name" --node=all --worker=all --quiet --command="$1"; }
 host() { on_hosts "imitation_jax/launch/host.sh $(printf '%q ' "$@")"; } # host VERB ARGUMENT...: launch/host.sh on each
 state() { queue list --filter="name~/$name$" --format="value(state.state)"; } # nothing where there is no such slice
-note() { mkdir -p "$(dirname "$asked")"; printf '%q ' "${@:2}" >"$asked.$1"; } # note VERB ARGUMENT...
+note() { # note VERB [ARGUMENT...]
+  mkdir -p "$(dirname "$asked")"
+  local file=$asked.$1
+  shift
+  if [ $# -gt 0 ]; then printf '%q ' "$@"; fi >"$file"
+}
 again() { # again VERB: as it was asked for last
   [ -e "$asked.$1" ] || fail "$name: this machine has not called launch/tpu.sh $1 $name; do it by hand"
   eval "$1 $(cat "$asked.$1")"

@@ -1,4 +1,8 @@
 import json
+import os
+import re
+import shlex
+import subprocess
 
 import pytest
 import yaml
@@ -67,3 +71,23 @@ def test_kubernetes_and_jobset_know_every_key(jobset):
     assert known == rendered
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "run1"}} | template
     kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.slow
+def test_xpk_takes_the_command_of_the_help(launch, tmp_path):
+    if not (xpk := os.environ.get("IMITATION_TEST_XPK")):
+        pytest.skip("needs IMITATION_TEST_XPK, the program xpk, which does not go with what we install")
+    said = launch("gke.sh", "--help").stdout
+    line = re.search(r"xpk (workload create.*?\.\.\.\")", said, re.DOTALL)[1].replace("\\\n", " ")
+    line = line.replace("=TYPE", "=v5litepod-64").replace("=CLUSTER", "=cluster-1")
+    nobody = "--project=p --project-number=1 --zone=us-west4-a --dry-run --skip-validation"
+    manifest = f"--no-dependency-auto-download --output-manifest-file={tmp_path}/m"
+    argv = [xpk, *shlex.split(line), *nobody.split(), *manifest.split()]
+    env = os.environ | {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path)}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    theirs, ours = (tmp_path / "m").read_text(), launch("gke.sh", "run1", "v5e:8x8", "IMAGE", "true").stdout
+    both = ["parallelism", "google.com/tpu", "gke-tpu-accelerator", "gke-tpu-topology", "maxRestarts"]
+    for key in both:
+        pattern = rf"{key}: (\S+)"
+        assert re.search(pattern, theirs)[1] == re.search(pattern, ours)[1]
