@@ -1,6 +1,6 @@
 """What an optimiser's state in bfloat16 costs in quality: a small student from random weights, several seeds.
 
-    python tests/benchmarks/optimizer_states.py [--dialogues=prepared/dialogues.jsonl] [--steps=2000] [--seeds=3]
+    python tests/benchmarks/optimizer_states.py [--dialogues=prepared/dialogues.jsonl] [--steps=1500] [--seeds=3]
 
 Each rule trains with its moments in float32, in bfloat16 rounded at random (`optimizer.state_dtype`) and in bfloat16
 rounded to nearest, which is here to show what goes wrong. A seed is the start and the order of the data, the same for
@@ -34,8 +34,8 @@ from imitation_jax.training import config as training
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 from imitation_jax.training.step import loss_sums, make_train_step, state_shardings
 
-STUDENT = llama.LlamaConfig(2048, 64, 172, 3, 4, 4, 16, 128, tie_word_embeddings=True)
-BATCH, SEQ = 8, 128
+STUDENT = llama.LlamaConfig(1024, 64, 172, 2, 4, 4, 16, 128, tie_word_embeddings=True)
+BATCH, SEQ = 4, 128
 RULES = {
     "adamw, b2 0.95": {"name": "adamw", "learning_rate": 3e-3},
     "adamw, b2 0.999": {"name": "adamw", "learning_rate": 3e-3, "b2": 0.999},
@@ -120,7 +120,7 @@ def main() -> None:
     demo = Path(imitation_jax.data.__path__[0]) / "demo" / "train.jsonl"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dialogues", default=str(demo))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
 
