@@ -1,19 +1,33 @@
-"""Compiles a config's programs for a TPU slice, on this machine and without a TPU, and says whether they fit.
+"""Compiles a config's programs for a slice of TPUs, with the TPU's compiler but without a TPU.
 
-python -m imitation_jax.plan --config=configs/llama_13b.py --topology=v4:4x4x4
-python -m imitation_jax.plan --all
+    python -m imitation_jax.plan --config=configs/llama_13b.py --topology=v4:4x4x4
+    python -m imitation_jax.plan --all
+
+The programs are those that really run: `train`'s step, and a scoring and a generation step of `evaluate` with its
+defaults. Of each it says how much memory a chip needs and whether that fits, what it sends along which axis of the
+mesh, and how long it takes at least: products, memory and links each alone, the longest is the bound. Where the train
+step does not fit, settings that do are looked for and compiled. Steps, hours and dollars are those of the run that the
+config describes: of its data, where --config.data.path and --config.model.tokenizer (or init) name some, else of
+config.steps or of the paper's 150M tokens. Nothing is measured: real runs take longer than the bound.
+
+What was compiled is kept in ~/.cache/imitation_jax/plans (or $IMITATION_CACHE) and not compiled again, so a killed run
+goes on. Needs Linux and pip install 'imitation_jax[tpu]'; --topology=cpu:8 plans for this machine itself.
 """
 
 from imitation_jax import command
 
 CONFIG = command.define_config("configs/llama_13b.py", unless="all")
 TOPOLOGY = command.define_string(
-    "topology", "", "Slice, as v5e:8x8, v4:4x4x4, 2*v5e:8x8 or cpu:8; where empty the config's plan.topology."
+    "topology",
+    "",
+    "Slice: v4:4x4x4, v5e:8x8, v5p:4x4x4, v6e:4x4, tpu7x:2x2x2, several as 2*v5e:8x8, or cpu:8; where empty the "
+    "config's plan.topology.",
 )
-ALL = command.define_boolean("all", "Plan every size of configs/ on its own slice; a killed run goes on.")
-PROGRAMS = command.define_string("programs", "train,score,generate", "What to compile, with commas.")
+ALL = command.define_boolean("all", "Plan every size of configs/ on its own slice and print a Markdown table.")
+PROGRAMS = command.define_string("programs", "train,score,generate", "Which ones, with commas.")
+PRICE = command.define_float("price", -1.0, "Dollars of a chip hour; below 0 the list price (parallel/chips.py).")
 SAVE = command.define_boolean("save", "Keep the train step's executable, which `train` loads instead of compiling.")
-JSON = command.define_boolean("json", "Print JSON.")
+JSON = command.define_boolean("json", "Print JSON instead of tables.")
 
 
 def main() -> int:
@@ -23,18 +37,23 @@ def main() -> int:
     from imitation_jax.parallel import topology
     from imitation_jax.parallel.start import cache_dir, start
     from imitation_jax.planning import sizes, tables
-    from imitation_jax.planning.plan import make_setting, plan
+    from imitation_jax.planning.plan import plan
+    from imitation_jax.planning.setting import make_setting
 
     topology.plan_only()
     start(cache_dir())
-    names = PROGRAMS.value.split(",")
+    options = {
+        "names": [name.strip() for name in PROGRAMS.value.split(",")],
+        "save": SAVE.value,
+        "price": None if PRICE.value < 0 else PRICE.value,
+    }
     if ALL.value:
-        plans = sizes.plan_all(sizes.size_configs(Path("configs")), cache_dir(), names, save=SAVE.value)
+        plans = sizes.plan_all(sizes.size_configs(Path("configs")), cache_dir(), **options)
         print(json.dumps(plans, indent=1) if JSON.value else tables.markdown(plans))
-        return 0 if all(plan["fits"] for plan in plans) else 1
-    found = plan(make_setting(CONFIG.value, TOPOLOGY.value), cache_dir(), names, save=SAVE.value)
-    print(json.dumps(found, indent=1))
-    return 0
+        return 0 if all(found["fits"] for found in plans) else 1
+    found = plan(make_setting(CONFIG.value, TOPOLOGY.value), cache_dir(), **options)
+    print(json.dumps(found, indent=1) if JSON.value else tables.text(found))
+    return 0 if found["fits"] else 1
 
 
 if __name__ == "__main__":

@@ -1,105 +1,133 @@
-"""The plan of a config on a slice: does it fit, what does it move, how long does it take, what does it cost."""
+"""The plan of a config on a slice: does it fit, what does it send, how long does it take, what does it cost."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 from absl import logging
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from imitation_jax.models import load
 from imitation_jax.parallel.chips import GIB
-from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.topology import topology_devices
-from imitation_jax.planning import programs, store
+from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.planning import fit, programs, store
+from imitation_jax.planning.collectives import Collective, Module, collectives, pallas_calls
 from imitation_jax.planning.length import Length, run_length
 from imitation_jax.planning.programs import PROGRAMS, Lowered
-from imitation_jax.training.config import check_step
-from imitation_jax.training.initial import check_length
+from imitation_jax.planning.roofline import Work, forward_work, roofline, train_work
+from imitation_jax.planning.setting import Setting
 
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """A config with what it names, on a slice."""
-
-    config: ConfigDict
-    family: ModuleType
-    model_config: Any
-    topology: str
-    devices: list[jax.Device]
-    mesh: Mesh
-    length: Length
-
-    def lower(self, name: str, limit_gib: float) -> Lowered:
-        """One of `PROGRAMS`."""
-        if name == "train":
-            return programs.lower_train(self.config, self.family, self.model_config, self.mesh, self.length.steps)
-        longest = min(self.config.data.seq_len, self.model_config.max_position_embeddings)
-        runner = programs.make_runner(self.family, self.model_config, self.devices, limit_gib)
-        return (programs.lower_score if name == "score" else programs.lower_generate)(runner, longest)
-
-
-def make_setting(config: ConfigDict, topology: str = "") -> Setting:
-    """What is to be planned, checked.
-
-    Args:
-      topology: as `topology_devices` takes it; "" is the config's own.
-
-    Raises:
-      ValueError, ImportError: one line with the key or flag that is wrong.
-    """
-    topology = topology or config.plan.topology
-    if not topology:
-        raise ValueError("--topology is required where the config has no plan.topology; as --topology=v5e:8x8")
-    presets = {name: (family, cfg) for family in load.FAMILIES.values() for name, cfg in family.PRESETS.items()}
-    if config.model.preset not in presets:
-        raise ValueError(f"model.preset={config.model.preset!r} is none of {', '.join(presets)}")
-    family, model_config = presets[config.model.preset]
-    devices = topology_devices(topology)
-    mesh = make_mesh(config.mesh, devices)
-    check_step(config, mesh)
-    check_length(model_config, config)
-    return Setting(config, family, model_config, topology, devices, mesh, run_length(config))
+Plan = dict[str, Any]
 
 
 def plan(
-    setting: Setting, cache_dir: Path, names: Sequence[str] = PROGRAMS, save: bool = False, dollars: float = 0.0
-) -> dict[str, Any]:
-    """Compiles the programs and says what came of it, as JSON has it: see `README`.
+    setting: Setting, cache_dir: Path, names: Sequence[str] = PROGRAMS, save: bool = False, price: float | None = None
+) -> Plan:
+    """Compiles the programs and says what came of it, as JSON has it.
 
     Args:
       cache_dir: what is compiled already is found there.
       names: of `PROGRAMS`.
       save: keep the train step's executable.
-      dollars: of a chip hour; 0 for the list price.
+      price: dollars of a chip hour; None for the list price.
 
     Raises:
-      ValueError: a mesh that does not divide a parameter, or a sequence that does not fit the memory.
+      ValueError: a mesh that does not divide a parameter, a sequence that does not fit the memory, unknown names.
       RuntimeError: the compiler fails for another reason than memory.
     """
+    if unknown := [name for name in names if name not in PROGRAMS]:
+        raise ValueError(f"--programs: {unknown[0]!r} is none of {', '.join(PROGRAMS)}")
+    length = run_length(setting.config, cache_dir)
     limit = store.limit_gib(setting.mesh)
-    found = {}
-    for name in names:
-        lowered = setting.lower(name, limit)
-        compiled = store.compile_once(lowered, cache_dir, save and name == "train")
-        gib = compiled.peak / GIB
-        logging.info("%s %s: %.2f GiB of %.2f, %.0f s", setting.config.model.preset, name, gib, limit, compiled.seconds)
-        found[name] = {
-            "fits": compiled.fits,
-            "hbm_gib": gib,
-            "shape": lowered.shape,
-            "holds_gib": {what: size / GIB for what, size in lowered.holds.items()},
-            "compile_seconds": compiled.seconds,
-        }
+    found = {name: _program(setting, name, length, limit, cache_dir, save) for name in names}
+    most = max(program["hbm_gib"] for program in found.values())
+    fits = all(program["fits"] for program in found.values())
+    chips = len(setting.devices) // (setting.chip.devices if setting.chip else 1)
     return {
         "config": setting.config.model.preset,
         "topology": setting.topology,
+        "chips": chips,
+        "mesh": {axis: size for axis, size in setting.mesh.shape.items() if size > 1},
+        "fits": fits,
+        "hbm_gib": most,
         "limit_gib": limit,
-        "fits": all(program["fits"] for program in found.values()),
-        "hbm_gib": max(program["hbm_gib"] for program in found.values()),
+        "spare_gib": limit - most,
         "programs": found,
+        "proposals": [] if fits else fit.proposals(setting, found, length.steps, cache_dir),
+        "run": _run(setting, length, found["train"].get("roofline"), chips, price) if "train" in names else None,
+    }
+
+
+def _program(setting: Setting, name: str, length: Length, limit: float, cache_dir: Path, save: bool) -> Plan:
+    try:
+        lowered = setting.lower(name, length.steps, limit)
+    except programs.TooLarge as error:
+        return {"fits": False, "hbm_gib": error.gib, "memory_gib": error.holds}
+    compiled = store.compile_once(lowered, cache_dir, save and name == "train")
+    gib = compiled.peak / GIB
+    logging.info(
+        "%s, %s: %.2f of %.2f GiB, compiled in %.0f s", setting.config.model.preset, name, gib, limit, compiled.seconds
+    )
+    rest = max(0, compiled.peak - sum(lowered.holds.values()))
+    found: Plan = {
+        "fits": compiled.fits,
+        "hbm_gib": gib,
+        "memory_gib": {what: size / GIB for what, size in (lowered.holds | {"activations": rest}).items()},
+        "shape": lowered.shape,
+        "compile_seconds": compiled.seconds,
+        "pallas_calls": {},
+        "collectives": [],
+        "roofline": None,
+    }
+    if compiled.fits:
+        module = Module(compiled.module)
+        sent = collectives(module, dict(lowered.mesh.shape))
+        found["pallas_calls"] = pallas_calls(module)
+        found["collectives"] = _by_axes(sent)
+        if setting.chip:
+            bound = roofline(_work(setting, name, lowered), sent, lowered.mesh, setting.chip)
+            found["roofline"] = dataclasses.asdict(bound)
+            found["tokens_per_second"] = lowered.positions / bound.seconds
+    return found
+
+
+def _work(setting: Setting, name: str, lowered: Lowered) -> Work:
+    model, mesh = setting.model_config, dict(lowered.mesh.shape)
+    if name == "train":
+        dtype = compute_dtype(setting.config.dtype, setting.devices[0].platform)
+        return train_work(setting.config, model, mesh, jnp.dtype(dtype).itemsize)
+    # Of a text that is read or written from its beginning, a position sees half on average.
+    seen = setting.longest // 2
+    return forward_work(model, lowered.positions, seen, mesh, programs.EVALUATE_DTYPE, lowered.holds["cache"] // 2)
+
+
+def _by_axes(sent: list[Collective]) -> list[Plan]:
+    """What goes along the same axes in the same way, together; the most first."""
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+    for one in sent:
+        sums[one.axes, one.kind][0] += one.turns
+        sums[one.axes, one.kind][1] += one.sent
+    lines = [
+        {"axes": axes, "kind": kind, "turns": turns, "gib": size / GIB} for (axes, kind), (turns, size) in sums.items()
+    ]
+    return sorted(lines, key=lambda line: -line["gib"])
+
+
+def _run(setting: Setting, length: Length, bound: dict | None, chips: int, price: float | None) -> Plan:
+    """The configured run, at the bound."""
+    tokens = setting.config.batch_size * setting.config.data.seq_len
+    run: Plan = {"steps": length.steps, "steps_from": length.source, "tokens_per_step": tokens}
+    if bound is None:
+        return run
+    hours = length.steps * bound["seconds"] / 3600
+    price = setting.chip.dollars if price is None else price
+    return run | {
+        "step_seconds": bound["seconds"],
+        "tokens_per_second": tokens / bound["seconds"],
+        "mfu": bound["mfu"],
+        "binds": bound["binds"],
+        "hours": hours,
+        "dollars_per_chip_hour": price,
+        "dollars": hours * chips * price,
     }

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from imitation_jax.inference import generate, score
 from imitation_jax.inference.memory import GIB, power
 from imitation_jax.inference.runner import Runner
+from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.load import LoadedModel, abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.training.program import make_program
@@ -40,6 +41,21 @@ class Lowered:
     positions: int
 
 
+class TooLarge(Exception):
+    """The weights, and what the smallest batch of `evaluate` needs beside them, take more than there is.
+
+    Attributes:
+      gib: how much, of a device.
+      holds: GiB by what it is.
+    """
+
+    def __init__(self, runner: Runner, length: int):
+        weights = bytes_of(runner.model[2]) / GIB
+        needed = runner.memory.needed(64, power(length + 64, KEY_BLOCK)) / GIB
+        super().__init__(f"{weights:.2f} GiB of weights and {needed:.2f} GiB for the smallest batch")
+        self.gib, self.holds = weights + needed, {"parameters": weights, "activations": needed}
+
+
 def lower_train(config: ConfigDict, family: ModuleType, model_config: Any, mesh: Mesh, total_steps: int) -> Lowered:
     """The train step.
 
@@ -58,14 +74,20 @@ def lower_train(config: ConfigDict, family: ModuleType, model_config: Any, mesh:
     return Lowered(lowered, mesh, holds, rows, config.batch_size * config.data.seq_len)
 
 
-def lower_score(runner: Runner, length: int) -> Lowered:
-    """A scoring step of sequences of `length` tokens, full.
+def lower_score(
+    family: ModuleType, model_config: Any, devices: list[jax.Device], limit_gib: float, length: int
+) -> Lowered:
+    """A full scoring step of sequences of `length` tokens, as `evaluate` makes it where a device has so much memory.
 
     Raises:
-      ValueError: one sequence does not fit the memory.
+      TooLarge: the smallest batch does not fit.
     """
+    runner = _runner(family, model_config, devices, limit_gib)
     keys = _sequences(runner.ways, length)
-    *_, capacity, slots = runner.plan(keys, dict.fromkeys(keys, 0))
+    try:
+        *_, capacity, slots = runner.plan(keys, dict.fromkeys(keys, 0))
+    except ValueError as error:
+        raise TooLarge(runner, length) from error
     shape = (runner.ways, capacity)
     rows = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("tokens", "positions", "ends", "seen")}
     places = -(-math.prod(shape) // score.CHUNK) * score.CHUNK
@@ -79,8 +101,15 @@ def lower_score(runner: Runner, length: int) -> Lowered:
     return Lowered(lowered, runner.mesh, holds, what, math.prod(shape))
 
 
-def lower_generate(runner: Runner, length: int) -> Lowered:
-    """A step of generation: next tokens of as many texts of up to `length` tokens as `evaluate` writes at a time."""
+def lower_generate(
+    family: ModuleType, model_config: Any, devices: list[jax.Device], limit_gib: float, length: int
+) -> Lowered:
+    """A step of generation: next tokens of as many texts of up to `length` tokens as `evaluate` writes at a time.
+
+    Raises:
+      TooLarge: the weights do not fit.
+    """
+    runner = _runner(family, model_config, devices, limit_gib)
     slots = power(length, 128)
     count = runner.fitting_rows(runner.batch_size, slots)
     kinds = dict.fromkeys(("token", "position", "last", "seed"), jnp.int32)
@@ -95,14 +124,17 @@ def lower_generate(runner: Runner, length: int) -> Lowered:
     return Lowered(lowered, runner.mesh, holds, f"{count} x {generate.CHUNK}, cache {count} x {slots}", count)
 
 
-def make_runner(family: ModuleType, model_config: Any, devices: list[jax.Device], limit_gib: float) -> Runner:
-    """What `evaluate` makes with its defaults where a device has `limit_gib` of memory; its weights are abstract."""
+def _runner(family: ModuleType, model_config: Any, devices: list[jax.Device], limit_gib: float) -> Runner:
+    """What `evaluate` makes with its defaults; the weights are abstract."""
     slices = {getattr(device, "slice_index", None) for device in devices}
     mesh = make_mesh(EVALUATE_MESH + (f",data={len(slices)}" if len(slices) > 1 else ""), devices)
     model = LoadedModel(family, model_config, abstract_params(family, model_config, mesh), None, None)
-    weights = bytes_of(model.params) / GIB
-    # As it is chosen on a device: half of what is left, see `memory.Memory`.
-    return Runner(model, mesh, EVALUATE_BATCH, max((limit_gib - weights) / 2, 1e-9), EVALUATE_DTYPE)
+    left = limit_gib - bytes_of(model.params) / GIB
+    # Half of it, as on a device: see `memory.Memory`.
+    runner = Runner(model, mesh, EVALUATE_BATCH, max(left, 1e-9) / 2, EVALUATE_DTYPE)
+    if left <= 0:
+        raise TooLarge(runner, 0)
+    return runner
 
 
 def bytes_of(tree: Any) -> int:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.parallel import topology
 from imitation_jax.parallel.start import start
-from imitation_jax.planning.plan import make_setting, plan
+from imitation_jax.planning.plan import plan
+from imitation_jax.planning.setting import make_setting
 from imitation_jax.progress import progress
 
 
@@ -33,31 +34,30 @@ def size_configs(folder: Path) -> dict[str, ConfigDict]:
     return found
 
 
-def plan_all(configs: dict[str, ConfigDict], cache_dir: Path, names: Sequence[str], **options: Any) -> list[dict]:
+def plan_all(configs: dict[str, ConfigDict], cache_dir: Path, **options: Any) -> list[dict[str, Any]]:
     """The plans of all configs; what failed is {"config", "topology", "fits": False, "error"}.
 
     Args:
-      names: of `programs.PROGRAMS`.
       options: of `plan`.
     """
-    return list(_plans(configs, cache_dir, names, options))
+    return list(_plans(configs, cache_dir, options))
 
 
-def _plans(configs, cache_dir, names, options) -> Iterator[dict]:
+def _plans(configs: dict[str, ConfigDict], cache_dir: Path, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     # A process each: what the compiler keeps of one program it need not keep, and its crash ends one plan only.
     context = multiprocessing.get_context("spawn")
     for name, config in progress(list(configs.items()), desc="planning", unit="config", lines=False):
         with ProcessPoolExecutor(1, context) as pool:
             try:
-                yield pool.submit(_one, config.to_dict(), cache_dir, names, options).result() | {"config": name}
+                yield pool.submit(_one, config.to_dict(), cache_dir, options).result() | {"config": name}
             except (ValueError, RuntimeError, OSError, ImportError, BrokenProcessPool) as error:
                 reason = " ".join(str(error).split())
                 logging.warning("%s: %s", name, reason)
                 yield {"config": name, "topology": config.plan.topology, "fits": False, "error": reason}
 
 
-def _one(config: dict, cache_dir: Path, names: Sequence[str], options: dict) -> dict[str, Any]:
+def _one(config: dict[str, Any], cache_dir: Path, options: dict[str, Any]) -> dict[str, Any]:
     logging.set_verbosity(logging.INFO)
     topology.plan_only()
     start(cache_dir)
-    return plan(make_setting(ConfigDict(config)), cache_dir, names, **options)
+    return plan(make_setting(ConfigDict(config)), cache_dir, **options)

@@ -107,7 +107,7 @@ def out_of_memory(message: str) -> tuple[int, int]:
 
 
 def limit_gib(mesh: Mesh) -> float:
-    """Memory of a device that programs may use: of a TPU what its compiler says there is, else a share of the host's."""
+    """Memory of a device that programs may use: of a TPU as its compiler says, else a share of the host's."""
     device = mesh.devices.flat[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB / mesh.size
