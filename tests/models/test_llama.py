@@ -179,8 +179,8 @@ def gradients():
 def test_what_is_recomputed_does_not_change_gradients(params, gradients):
     row = packed(26, 30, padding=8)
     expected = paths(gradients["none"](params, *row))
-    assert set(gradients) == {"full", "dots", "none"}
-    for remat in ("full", "dots"):
+    assert set(gradients) == {"full", "offload", "dots", "none"}
+    for remat in ("full", "offload", "dots"):
         for path, got in paths(gradients[remat](params, *row)).items():
             size = np.abs(expected[path]).max()
             assert size > 0, path

@@ -17,7 +17,7 @@ from imitation_jax.parallel.sharding import BATCH, path_of
 from imitation_jax.training import config as training
 from imitation_jax.training.checkpoints import abstract_state
 from imitation_jax.training.initial import random_params
-from imitation_jax.training.optimizer import make_optimizer, make_schedule
+from imitation_jax.training.optimizer import STATE_DTYPES, make_optimizer, make_schedule
 from imitation_jax.training.step import gradients, loss_sums, make_train_step, state_shardings
 
 STUDENT = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
@@ -31,10 +31,11 @@ def grads_of(params, batch, accumulation=1):
 
 
 @functools.cache
-def trainer(mesh, name, accumulation=1):
+def trainer(mesh, name, accumulation=1, remat="full", state_dtype="float32"):
     """The optimiser, the jitted step on a mesh, and the abstract state it takes."""
     config = training.get_config().optimizer
     config.update(name=name, learning_rate=1e-2, schedule="constant", warmup_fraction=0.0, weight_decay=0.1, eps=1e-4)
+    config.state_dtype = state_dtype
     schedule = make_schedule(config, 10)
     optimizer = make_optimizer(config, schedule)
     abstract = abstract_params(llama, STUDENT, mesh)
@@ -44,7 +45,7 @@ def trainer(mesh, name, accumulation=1):
         STUDENT,
         optimizer,
         dtype=jnp.float32,
-        remat="full",
+        remat=remat,
         chunk=40,
         accumulation=accumulation,
         schedule=schedule,
@@ -133,6 +134,13 @@ def test_eight_devices_do_what_one_does(spec, name, accumulation, params, alone,
     assert_close(history[0][0], histories[name][0][0])
 
 
+def test_layer_inputs_that_wait_in_the_host_s_memory_are_the_same(params, alone, assert_close):
+    batches, histories = alone
+    ((state, metrics),) = run(make_mesh("fsdp=4,tensor=2"), params, batches[:1], name="adamw", remat="offload")
+    assert_close(metrics, histories["adamw"][0][1])
+    assert_close(state, histories["adamw"][0][0])
+
+
 def split(state):
     """Path and leaf of all that must be split: weights and what the optimiser keeps for each; norms are small."""
     leaves = [(path_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
@@ -150,9 +158,10 @@ def test_no_device_holds_a_whole_weight(spec, name):
         assert np.prod(leaf.sharding.shard_shape(leaf.shape)) * ways == leaf.size, path
 
 
-def test_the_state_is_born_sharded(one_device):
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_the_state_is_born_sharded(one_device, state_dtype):
     mesh = make_mesh("fsdp=4,tensor=2")
-    optimizer, _, abstract = trainer(mesh, "weight_magnitude")
+    optimizer, _, abstract = trainer(mesh, "weight_magnitude", state_dtype=state_dtype)
     place = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     model = LoadedModel(llama, STUDENT, None, None, None)
     params = random_params(model, place["params"], seed=0)
