@@ -81,6 +81,21 @@ def test_sigterm_and_another_mesh(config, tmp_path, write_dialogues, assert_clos
     assert (moved / "metrics.jsonl").read_text() == before
 
 
+def test_moments_in_bfloat16_resume_exactly(config, tmp_path):
+    """How they are rounded depends on the step, not on when the run was started."""
+    config.optimizer.state_dtype, config.steps, config.evaluate.every = "bfloat16", 8, 5
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert go(config, whole) is True
+
+    def preempt(model, step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}, {}
+
+    assert go(config, broken, preempt) is False and saved_steps(broken) == [5]
+    assert go(config, broken) is True
+    assert records(broken) == records(whole)
+
+
 def test_a_mixture_is_trained_on(config, tmp_path, write_dialogues, monkeypatch):
     (tmp_path / "web.jsonl").write_text(
         "".join(json.dumps({"text": f"snow melts {n} times"}) + "\n" for n in range(99))
