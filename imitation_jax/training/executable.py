@@ -13,13 +13,15 @@ from absl import logging
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
+from imitation_jax.parallel.start import cache_dir
+
 # What the compiler reads beside the program.
 SETTINGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
 
 
-def store(cache_dir: Path) -> Path:
-    """The folder of compiled programs: one folder each, called by its `key`."""
-    return cache_dir / "plans"
+def store(folder: Path) -> Path:
+    """The folder of compiled programs in the cache: one folder each, called by its `key`."""
+    return folder / "plans"
 
 
 def key(lowered: jax.stages.Lowered, mesh: Mesh) -> str:
@@ -47,25 +49,26 @@ def save(folder: Path, compiled: jax.stages.Compiled) -> None:
     os.replace(temporary, folder / "executable")
 
 
-def load(cache_dir: Path, step: Any, arguments: tuple, mesh: Mesh) -> Any:
+def load(step: Any, arguments: tuple, mesh: Mesh) -> Any:
     """The jitted `step` as `plan --save` compiled it for these arguments, or `step` itself where it did not.
 
     Args:
       step: jitted.
       arguments: what it will be called with, as ShapeDtypeStructs with shardings.
     """
-    if not any(store(cache_dir).glob("*/executable")):
+    folder = store(cache_dir())
+    if not any(folder.glob("*/executable")):
         return step
-    path = store(cache_dir) / key(step.lower(*arguments), mesh) / "executable"
+    path = folder / key(step.lower(*arguments), mesh) / "executable"
     if not path.exists():
-        logging.info("%s: no saved executable is of this program, it is compiled", store(cache_dir))
+        logging.info("%s: no executable there is of this train step; it is compiled", folder)
         return step
     try:
         devices = list(mesh.devices.flat)
         saved = pickle.loads(path.read_bytes())
         loaded = serialize_executable.deserialize_and_load(*saved, devices[0].client, devices)
     except Exception as error:  # of another machine, or damaged
-        logging.warning("%s: cannot be loaded (%s), the step is compiled", path, str(error).partition("\n")[0])
+        logging.warning("%s: cannot be loaded (%s); the train step is compiled", path, str(error).partition("\n")[0])
         return step
-    logging.info("the step is loaded from %s", path)
+    logging.info("the train step is loaded from %s", path)
     return loaded
