@@ -20,6 +20,7 @@ from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.progress import progress
+from imitation_jax.training import executable
 from imitation_jax.training.checkpoints import Checkpoints
 from imitation_jax.training.config import check, claim, compare, sources
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
@@ -95,6 +96,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     # ------------------------------------------------------------------------------------------------------------------
 
     program = make_program(config, model.family, model.config, mesh, total_steps)
+    train_step = executable.load(program.step, (program.state, program.batch), mesh)
     batches = stream.iterator()
     if resume_step is None:
         params = model.params if config.model.init else random_params(model, program.sharding["params"], config.seed)
@@ -140,7 +142,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         bar = progress(steps, total=total_steps, initial=first_step, desc="training", unit="step", lines=False)
         for step in bar:
             start = time.monotonic()
-            state, on_device = program.step(state, batch)
+            state, on_device = train_step(state, batch)
             consumed, next_waited = stream_state, 0.0
             if step < total_steps:  # fetched and sent while the device computes
                 batch, stream_state, next_waited = next_batch()
