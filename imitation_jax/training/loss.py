@@ -4,13 +4,14 @@ Legend: B rows, S positions, D model, V vocabulary, C positions of a chunk, M ch
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.parallel.sharding import constrain, on_one_cpu
+from imitation_jax.parallel.sharding import BATCH, on_one_cpu
 
 
 def cross_entropy(
@@ -53,53 +54,81 @@ def _split(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(split(array) for array in arrays)
 
 
-def _gathered(unembed_VD: jax.Array, dtype: Any) -> jax.Array:
-    """The matrix that the chunks share, whole but for its vocabulary: gathered once, not for each chunk."""
-    return constrain(unembed_VD.astype(dtype), P("tensor", None))
+def _axes(vocab_size: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The mesh axes that cut the rows, and those that cut the vocabulary, where it can be cut."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return (), ()
+    return ("data", "fsdp", "sequence"), ("tensor",) if vocab_size % mesh.shape["tensor"] == 0 else ()
 
 
-def _chunk_losses(x_BCD, unembed_VD, targets_BC, mask_BC):
+def _of_all_rows(local: Callable, out_specs: Any, unembed_VD: jax.Array, *rows: jax.Array) -> Any:
+    """What `local` makes of each device's part of the output embedding and of its own rows.
+
+    By hand, so that the embedding is gathered once and its gradient added up across devices once, not for each chunk.
+    """
+    cut, vocab = _axes(len(unembed_VD))
+    if not cut:
+        return local(unembed_VD, *rows)
+    in_specs = (P(vocab), *(P(*BATCH) for _ in rows))
+    return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=False)(unembed_VD, *rows)
+
+
+def _chunk_losses(x_BCD, unembed_VD, targets_BC, mask_BC, vocab):
+    """Of a chunk, whose vocabulary is cut along the axes `vocab` (Shoeybi et al. 2019, arXiv 1909.08053, section 3)."""
     logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, unembed_VD, preferred_element_type=jnp.float32)
-    top_BC = jnp.max(logits_BCV, axis=-1)
-    log_z_BC = top_BC + jnp.log(jnp.sum(jnp.exp(logits_BCV - top_BC[..., None]), axis=-1))
-    gold_BC = jnp.take_along_axis(logits_BCV, targets_BC[..., None], axis=-1)[..., 0]
+    top_BC = jax.lax.pmax(jnp.max(logits_BCV, axis=-1), vocab)
+    sum_BC = jax.lax.psum(jnp.sum(jnp.exp(logits_BCV - top_BC[..., None]), axis=-1), vocab)
+    log_z_BC = top_BC + jnp.log(sum_BC)
+    first = jax.lax.axis_index(vocab) * len(unembed_VD) if vocab else 0
+    is_target_BCV = (targets_BC - first)[..., None] == jnp.arange(len(unembed_VD))
+    gold_BC = jax.lax.psum(jnp.sum(logits_BCV * is_target_BCV, axis=-1), vocab)
     loss = jnp.sum((log_z_BC - gold_BC) * mask_BC)
     correct = jnp.sum((gold_BC >= top_BC) * mask_BC)
-    return loss, correct, logits_BCV, log_z_BC
+    return loss, correct, (logits_BCV, log_z_BC, is_target_BCV)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _cross_entropy(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
-    unembed = _gathered(unembed_VD, x_BSD.dtype)
+    cut, vocab = _axes(len(unembed_VD))
 
-    def body(sums, xs):
-        x_BCD, targets_BC, mask_BC = xs
-        loss, correct, _, _ = _chunk_losses(x_BCD, unembed, targets_BC, mask_BC)
-        return (sums[0] + loss, sums[1] + correct), None
+    def local(unembed_VD, *rows):
+        def body(sums, xs):
+            loss, correct, _ = _chunk_losses(xs[0], unembed_VD, *xs[1:], vocab)
+            return (sums[0] + loss, sums[1] + correct), None
 
-    return jax.lax.scan(body, (jnp.float32(0), jnp.float32(0)), _split(chunk, x_BSD, targets_BS, mask_BS))[0]
+        return jax.lax.psum(jax.lax.scan(body, (jnp.float32(0), jnp.float32(0)), _split(chunk, *rows))[0], cut)
+
+    return _of_all_rows(local, P(), unembed_VD.astype(x_BSD.dtype), x_BSD, targets_BS, mask_BS)
 
 
 def _forward(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
-    unembed = _gathered(unembed_VD, x_BSD.dtype)
+    cut, vocab = _axes(len(unembed_VD))
 
-    def body(carry, xs):
-        loss_sum, correct_sum, dunembed_VD = carry
-        x_BCD, targets_BC, mask_BC = xs
-        loss, correct, logits_BCV, log_z_BC = _chunk_losses(x_BCD, unembed, targets_BC, mask_BC)
-        dlogits_BCV = jnp.exp(logits_BCV - log_z_BC[..., None])
-        dlogits_BCV -= targets_BC[..., None] == jnp.arange(logits_BCV.shape[-1])
-        dlogits_BCV = (dlogits_BCV * mask_BC[..., None]).astype(x_BCD.dtype)
-        dx_BCD = jnp.einsum("bcv,vd->bcd", dlogits_BCV, unembed)
-        dunembed_VD += jnp.einsum("bcv,bcd->vd", dlogits_BCV, x_BCD, preferred_element_type=jnp.float32)
-        return (loss_sum + loss, correct_sum + correct, dunembed_VD), dx_BCD
+    def local(unembed_VD, *rows):
+        def body(carry, xs):
+            loss_sum, correct_sum, dunembed_VD = carry
+            x_BCD, _, mask_BC = xs
+            loss, correct, (logits_BCV, log_z_BC, is_target_BCV) = _chunk_losses(x_BCD, unembed_VD, *xs[1:], vocab)
+            dlogits_BCV = jnp.exp(logits_BCV - log_z_BC[..., None]) - is_target_BCV
+            dlogits_BCV = (dlogits_BCV * mask_BC[..., None]).astype(x_BCD.dtype)
+            dx_BCD = jax.lax.psum(jnp.einsum("bcv,vd->bcd", dlogits_BCV, unembed_VD), vocab)
+            dunembed_VD += jnp.einsum("bcv,bcd->vd", dlogits_BCV, x_BCD, preferred_element_type=jnp.float32)
+            return (loss_sum + loss, correct_sum + correct, dunembed_VD), dx_BCD
 
-    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(unembed_VD.shape, jnp.float32))
-    xs = _split(chunk, x_BSD, targets_BS, mask_BS)
-    (loss, correct, dunembed_VD), dx_MBCD = jax.lax.scan(body, start, xs)
-    B, S, D = x_BSD.shape
-    dx_BSD = jnp.moveaxis(dx_MBCD, 0, 1).reshape(B, -1, D)[:, :S]
-    return (loss, correct), (dx_BSD, dunembed_VD.astype(unembed_VD.dtype))
+        start = (jnp.float32(0), jnp.float32(0), jnp.zeros(unembed_VD.shape, jnp.float32))
+        (*sums, dunembed_VD), dx_MBCD = jax.lax.scan(body, start, _split(chunk, *rows))
+        if cut:  # each device keeps the part that it keeps of the weights
+            dunembed_VD = jax.lax.psum_scatter(dunembed_VD, "fsdp", scatter_dimension=1, tiled=True)
+            dunembed_VD = jax.lax.psum(dunembed_VD, ("data", "sequence"))
+        B, S, D = rows[0].shape
+        dx_BSD = jnp.moveaxis(dx_MBCD, 0, 1).reshape(B, -1, D)[:, :S]
+        return jax.lax.psum(tuple(sums), cut), dunembed_VD, dx_BSD
+
+    out_specs = (P(), P(vocab, "fsdp"), P(*BATCH))
+    rows = (x_BSD, targets_BS, mask_BS)
+    sums, dunembed_VD, dx_BSD = _of_all_rows(local, out_specs, unembed_VD.astype(x_BSD.dtype), *rows)
+    return sums, (dx_BSD, dunembed_VD.astype(unembed_VD.dtype))
 
 
 def _backward(chunk, residuals, cotangents):
