@@ -37,8 +37,8 @@ from imitation_jax.training.step import loss_sums, make_train_step, state_shardi
 STUDENT = llama.LlamaConfig(1024, 64, 172, 2, 4, 4, 16, 128, tie_word_embeddings=True)
 BATCH, SEQ = 4, 128
 RULES = {
-    "adamw, b2 0.95": {"name": "adamw", "learning_rate": 3e-3},
-    "adamw, b2 0.999": {"name": "adamw", "learning_rate": 3e-3, "b2": 0.999},
+    "adamw, b2 0.95": {"name": "adamw", "learning_rate": 1e-3},
+    "adamw, b2 0.999": {"name": "adamw", "learning_rate": 1e-3, "b2": 0.999},
     "weight_magnitude": {"name": "weight_magnitude", "learning_rate": 1e-2},
 }
 STATES = ("float32", "bfloat16", "bfloat16 to nearest")

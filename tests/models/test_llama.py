@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import re
 
 import jax
@@ -12,6 +13,7 @@ from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings, specs
+from imitation_jax.parallel.topology import QUIET, topology_devices
 
 CONFIG = llama.LlamaConfig(64, 32, 48, 3, 4, 2, 8, 64)
 
@@ -190,6 +192,29 @@ def test_what_is_recomputed_does_not_change_gradients(params, gradients):
 def test_recomputing_saves_memory(gradients):
     full, dots, none = (gradients[name].memory_analysis().temp_size_in_bytes for name in ("full", "dots", "none"))
     assert full < dots < none
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu, of the extra [tpu]")
+def test_on_a_tpu_layer_inputs_wait_in_the_host_s_memory(monkeypatch):
+    for variable, value in QUIET.items():
+        monkeypatch.setenv(variable, value)
+    config = llama.LlamaConfig(512, 256, 512, 24, 4, 4, 64, 1024)
+    mesh = make_mesh("fsdp=4", topology_devices("v5e:2x2"))
+
+    def memory(remat):
+        def loss(params, tokens, positions, segments):
+            return jnp.mean(llama.hidden(config, params, tokens, positions, segments, dtype=jnp.bfloat16, remat=remat))
+
+        rows = [jax.ShapeDtypeStruct((64, 1024), jnp.int32, sharding=jax.NamedSharding(mesh, BATCH))] * 3
+        with jax.set_mesh(mesh):
+            compiled = jax.jit(jax.grad(loss)).lower(abstract_params(llama, config, mesh), *rows).compile()
+        return compiled.memory_analysis()
+
+    full, offload = memory("full"), memory("offload")
+    inputs = 24 * 16 * 1024 * 256 * 2  # layers, a chip's rows, positions, D, bytes
+    assert full.host_temp_size_in_bytes == 0 and offload.host_temp_size_in_bytes >= inputs
+    assert offload.temp_size_in_bytes < full.temp_size_in_bytes - inputs / 2
 
 
 def test_compiled_size_does_not_grow_with_depth(gradients):
