@@ -4,7 +4,8 @@
 # It is started again after a checkpoint on SIGTERM (exit 75), when another host of its run was lost (exit 76), and
 # when it was killed or crashed, unless that happens 8 times in a row within a minute of the start. Any other failure,
 # as a wrong config key, ends it. Ctrl-C and SIGTERM to this script reach the command, which checkpoints, and end both.
-# One process takes all GPUs of a machine or all chips of a TPU host. The project is installed into .venv first.
+# One process takes all GPUs of a machine or all chips of a TPU host; how several machines find each other by hand,
+# imitation_jax.train --help tells. The project is installed into .venv first.
 #   IMITATION_PYTHON   interpreter to use; default: the newest CPython 3.11-3.13 that runs
 #   IMITATION_EXTRAS   what is installed with it: tpu on a TPU VM; default demo, and cuda where there is an NVIDIA GPU
 #   IMITATION_PAUSE    seconds before another start; default 10

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fake_gcloud import Queue
+from loopback_slurm import Slurm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,7 +99,7 @@ class Cloud:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        return self.launch.start("tpu.sh", *arguments, env=self.env, stderr=subprocess.STDOUT)
+        return self.launch.start("tpu.sh", *arguments, env=self.env, stderr=subprocess.STDOUT, process_group=0)
 
     def tpu(self, *arguments: str, code: int = 0) -> str:
         process = self.start(*arguments)
@@ -124,3 +126,13 @@ def make_cloud(tmp_path, launch, installed):
     for cloud in made:
         for request in cloud.folder.glob("*.json"):
             cloud.queue.take_away(request.stem)
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("needs Slurm; apt-get install slurm-wlm")
+    if os.geteuid():
+        pytest.skip("needs root, as whom slurmd runs")
+    with Slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster

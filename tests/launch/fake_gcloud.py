@@ -6,6 +6,7 @@ there what it is given, at once on all of them. FAKE_GCLOUD/host_environment.jso
 environment, with {host} and {hosts} filled in; FAKE_GCLOUD/commands.jsonl gets every command line.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -132,15 +133,34 @@ class Queue:
         for host in self.hosts(name, worker):
             shutil.copy(file, self.home(name, host))
 
+    def processes(self, name: str) -> dict[int, tuple[str, str]]:
+        """All processes of the hosts: number -> home folder and command line."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or is not ours
+                environment = dict(
+                    pair.split(b"=", 1) for pair in (process / "environ").read_bytes().split(b"\0") if pair
+                )
+                if environment.get(b"FAKE_HOST_OF", b"").decode() == str(self.folder / name):
+                    line = (process / "cmdline").read_text().replace("\0", " ")
+                    found[int(process.name)] = environment[b"HOME"].decode(), line
+        return found
+
+    def find(self, name: str, host: int, program: str) -> int:
+        """The process that runs a Python program on a host."""
+        home = str(self.home(name, host))
+        (number,) = [
+            number
+            for number, (lives, line) in self.processes(name).items()
+            if lives == home and f"-m {program} " in line and "launch/" not in line
+        ]
+        return number
+
     def take_away(self, name: str) -> None:
         """Kills everything on the hosts, and removes them."""
-        mark = f"FAKE_HOST_OF={self.folder / name}".encode()
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), signal.SIGKILL)
-            except OSError:
-                pass  # it has ended, or is not ours
+        for number in self.processes(name):
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(number, signal.SIGKILL)
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def preempt(self, name: str) -> None:

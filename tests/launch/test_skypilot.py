@@ -33,7 +33,16 @@ def test_its_scripts_are_there(task, shell):
 def test_the_command_keeps_its_quotes(task, shell):
     command = """python -m imitation_jax.train --config.notes='two words'"""
     run = task["run"].replace("launch/run.sh", "printf '%s|'")
-    assert shell(f'COMMAND="{command}"\n{run}').stdout == "python|-m|imitation_jax.train|--config.notes=two words|"
+    done = shell(f'IMITATION_EXTRAS=tpu COMMAND="{command}"\n{run}')
+    assert done.stdout == "python|-m|imitation_jax.train|--config.notes=two words|"
+
+
+@pytest.mark.parametrize(("extras", "told"), [("cuda", "10.0.0.1:8476 3 2\n"), ("tpu", "\n")])
+def test_several_gpu_nodes_are_told_where_they_are(task, shell, extras, told):
+    nodes = "SKYPILOT_NODE_IPS=$'10.0.0.1\\n10.0.0.2\\n10.0.0.3' SKYPILOT_NUM_NODES=3 SKYPILOT_NODE_RANK=2"
+    asks = "COMMAND='$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $JAX_PROCESS_ID'"
+    run = task["run"].replace("launch/run.sh", "echo")
+    assert shell(f"IMITATION_EXTRAS={extras} {nodes} {asks}\n{run}").stdout == told
 
 
 def test_slice_and_version_belong_together(task, shell):
