@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
+from imitation_jax.parallel import hosts, meeting
+
 BUCKET_SECONDS = 15
-PREEMPTED = 75  # EX_TEMPFAIL: checkpointed after SIGTERM, start me again
 
 DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
 # What a failed conversion of a --config.KEY says -> what it should say.
@@ -87,9 +89,14 @@ def run(main: Callable[[], int | None]) -> None:
             sys.unraisablehook = _of_main_thread
         try:
             _reach_buckets()
-            sys.exit(main())
+            code = main()
+            hosts.leave()
+            sys.exit(code)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
+            if hosts.several():
+                hosts.fail("was interrupted", 130)
+                os._exit(130)  # the orderly way waits for the others
             sys.exit(130)
         except Exception as error:
             _fail(error, DEBUG.value)
@@ -165,17 +172,19 @@ def _of_main_thread(unraisable: Any) -> None:
 
 
 def _fail(error: Exception, debug: bool) -> None:
-    if debug:
-        raise error
+    hosts.blame(error)
     # KeyError prints its message quoted, and libraries write novels; the rest is for --debug.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split())
     if not isinstance(error, ValueError | OSError | FloatingPointError | flags.Error):
         text = f"{type(error).__name__}: {text[:500]} (--debug shows where)"
-    print(f"error: {text}", file=sys.stderr)
-    sys.stderr.flush()
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    code = meeting.LOST if isinstance(error, meeting.Missing) else 1
+    hosts.fail(f"failed: {text}", code)
     # Threads of a library that still hold work would keep a failed command alive.
-    os._exit(1)
+    os._exit(code)
 
 
 def _help() -> str:

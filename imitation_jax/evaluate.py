@@ -17,7 +17,9 @@ the tokens of all prompts and answers; what several prompts share counts in each
 """
 
 from imitation_jax import command
+from imitation_jax.parallel import hosts
 
+__doc__ += hosts.HELP
 CONFIG = command.define_config("configs/eval/mmlu.py or configs/eval/all.py")
 MODEL = command.define_string(
     "model",
@@ -39,12 +41,17 @@ def main() -> int:
     from imitation_jax.evaluation.tables import table
     from imitation_jax.parallel.start import cache_dir, start
 
-    start(cache_dir())
+    start(cache_dir(), several=True)
+    hosts.stop_on_sigterm()
+    if hosts.index():
+        run.follow()
+        return 0
     models = [model.strip() for model in MODEL.value.split(",") if model.strip()]
     results = run.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir() / "samples", CONTAMINATION.value)
     print(table(results))
     if compared := run.compare(results, WORKDIR.value):
         print(f"\n{compared}")
+    hosts.tell(None)
     return 0
 
 

@@ -11,6 +11,13 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 15.0
+_quiet = False
+
+
+def quiet() -> None:
+    """Shows nothing from now on: of several processes one is enough."""
+    global _quiet
+    _quiet = True
 
 
 def progress(
@@ -45,7 +52,7 @@ def ticks(
     *, total: int | None = None, initial: int = 0, desc: str = "", unit: str = "item", lines: bool = True
 ) -> Iterator[Callable[..., object]]:
     """`progress` for work that calls back: gives a function to call after each item, with a note to show if any."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _quiet:
         with tqdm(total=total, initial=initial, desc=desc, unit=unit, dynamic_ncols=True) as bar:
 
             def update(note: str = "") -> None:

@@ -9,7 +9,9 @@ Every config key with its meaning: imitation_jax/training/config.py.
 """
 
 from imitation_jax import command
+from imitation_jax.parallel import hosts
 
+__doc__ += hosts.HELP
 CONFIG = command.define_config("configs/smollm2_135m.py")
 WORKDIR = command.define_string("workdir", None, "Folder of the run, local or gs://.", required=True)
 
@@ -19,11 +21,11 @@ def main() -> int:
     from imitation_jax.parallel.start import cache_dir, start
     from imitation_jax.training.loop import train
 
-    start(cache_dir())
+    start(cache_dir(), several=True)
     config = CONFIG.value
     evaluators = (make_sampler(config),) if config.evaluate.samples else ()
     whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)
-    return 0 if whole else command.PREEMPTED
+    return 0 if whole else hosts.PREEMPTED
 
 
 if __name__ == "__main__":

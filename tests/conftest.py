@@ -91,12 +91,12 @@ def command(tmp_path_factory):
     """`command("train", "--config=...", ...)` runs a command to its end in a process of its own, on one device.
 
     `command.start(...)` only starts it; both share caches for the session, so that programs compile once, and with
-    little effort unless quick=False.
+    little effort unless quick=False. `variables` are added to its environment.
     """
     cache = tmp_path_factory.mktemp("cache")
 
-    def start(name: str, *args: str, devices: int = 1, quick: bool = True, **options) -> subprocess.Popen:
-        env = os.environ | {
+    def start(name: str, *args: str, devices: int = 1, quick: bool = True, variables=None, **options):
+        env = os.environ | (variables or {}) | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "IMITATION_CACHE": str(cache),
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),

@@ -34,6 +34,7 @@ from imitation_jax.evaluation import (
     toxicity,
     trivia_qa,
 )
+from imitation_jax.evaluation.followers import Leader, repeat
 from imitation_jax.evaluation.results import (
     Result,
     Sample,
@@ -51,6 +52,7 @@ from imitation_jax.evaluation.sources import named_sources
 from imitation_jax.evaluation.tables import paired_table
 from imitation_jax.inference.engine import Engine
 from imitation_jax.models.load import LoadedModel, identify, load_model
+from imitation_jax.parallel import hosts
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.progress import ticks
 from imitation_jax.tokenizers.chat import load_template
@@ -162,6 +164,18 @@ def evaluate(
             task.answers = str(_own_answers(workdir, name))
             results[key, name] = _Job(key, task, _read(key, task, batch), name, None, workdir, cache_dir).result()
     return [results[key, name] for key in tasks for name in sources.values()]
+
+
+def follow() -> None:
+    """What the other processes do while the first one evaluates: they load and ask what it does, until it is done."""
+    engines = engine = None
+    while (told := hosts.tell()) is not None:
+        if "source" in told:
+            engine, engines = None, _Engines(told["source"], [ConfigDict(config) for config in told["configs"]])
+        elif "config" in told:
+            engine = engines(ConfigDict(told["config"]))
+        else:
+            repeat(engine, told)
 
 
 def _chosen(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -350,6 +364,7 @@ class _Engines:
         self._model: LoadedModel | None = None
         self._engine: Engine | None = None
         self._current: tuple | None = None
+        _tell_others({"source": source, "configs": [config.to_dict() for config in configs]})
 
     def place(self, job: _Job) -> int:
         """A number that is the same for jobs with the same engine; kept results come first."""
@@ -357,13 +372,14 @@ class _Engines:
         return self._ways.index(way) if way in self._ways else -1
 
     def __call__(self, config: ConfigDict) -> Engine:
+        _tell_others({"config": config.to_dict()})
         if self._current != _way(config):
             self._engine = None  # the next one needs its memory
             model = self._model or self._load(config.mesh)
             self._engine, self._current = _engine(config, model), _way(config)
             # A second engine is made from the weights as they were read.
             self._model = model if len(self._ways) > 1 else None
-        return self._engine
+        return Leader(self._engine) if hosts.several() and hosts.index() == 0 else self._engine
 
     def _load(self, mesh: str) -> LoadedModel:
         model = load_model(self._source, make_mesh(mesh))
@@ -374,6 +390,11 @@ class _Engines:
                     "give --config.template=lineage (USER: / GPT:) or a .jinja file"
                 )
         return model
+
+
+def _tell_others(told: dict) -> None:
+    if hosts.index() == 0:
+        hosts.tell(told)
 
 
 def _way(config: ConfigDict) -> tuple:

@@ -8,22 +8,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from imitation_jax.parallel import hosts
+
 
 def cache_dir() -> Path:
     """Where compiled programs and tokenised data are kept: $IMITATION_CACHE, else ~/.cache/imitation_jax."""
     return Path(os.environ.get("IMITATION_CACHE", "~/.cache/imitation_jax")).expanduser()
 
 
-def start(cache_dir: Path) -> None:
+def start(cache_dir: Path, several: bool = False) -> None:
     """Keeps programs that took over a second to compile in `cache_dir`/xla, and makes float32 mean float32.
 
     Accelerators multiply float32 in TF32 or bfloat16 unless told otherwise; bfloat16 inputs are not affected.
 
+    Args:
+      several: the command works on several processes, which meet here; see `hosts.join` for what it raises.
+
     Raises:
-      ValueError: several processes, which this version does not coordinate.
+      ValueError: there are several processes, and the command works on one.
     """
-    if jax.process_count() > 1:
-        raise ValueError(f"{jax.process_count()} processes: runs on several hosts are not supported yet; use one host")
+    if several:
+        hosts.join()
+    elif jax.process_count() > 1:
+        raise ValueError(f"{jax.process_count()} processes: this command works on one, train and evaluate on several")
     jax.config.update("jax_default_matmul_precision", "highest")
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

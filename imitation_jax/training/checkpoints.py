@@ -24,6 +24,10 @@ class Checkpoints:
         self._folder = folder
         self._manager = open_manager(str(folder), keep=keep, best=best)
 
+    def exist(self) -> bool:
+        """Whether this host sees the folder; of several, one made it."""
+        return (self._folder / "checkpoints").exists() or "://" in str(self._folder)  # a bucket has no empty folders
+
     def latest_step(self) -> int | None:
         """The newest whole checkpoint's step."""
         return self._manager.latest_step()

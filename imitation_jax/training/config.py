@@ -196,7 +196,7 @@ def check_step(config: ConfigDict, mesh: Mesh) -> None:
     at_least_0 = ("seed", "steps", "data.workers", "optimizer.warmup_steps", "optimizer.warmup_fraction")
     at_least_0 += ("evaluate.every", "evaluate.samples", "optimizer.weight_decay")
     at_least_1 += ("evaluate.max_new_tokens",)
-    values = dict(_flat(config.to_dict()))
+    values = dict(flat(config.to_dict()))
     for key in at_least_1 + at_least_0:
         if values[key] < (least := 1 if key in at_least_1 else 0):
             raise ValueError(f"{key}={values[key]} must be {least} or more")
@@ -234,7 +234,7 @@ def compare(folder: epath.Path, config: ConfigDict) -> None:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--workdir={folder}: is a file; name a folder")
     if path.exists():
-        there, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(config.to_dict()))
+        there, now = dict(flat(json.loads(path.read_text()))), dict(flat(config.to_dict()))
         differ = [
             f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
             for key in sorted((there.keys() | now.keys()) - MAY_CHANGE)
@@ -251,9 +251,10 @@ def claim(folder: epath.Path, config: ConfigDict) -> None:
     write_text(folder / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys as the flags write them, each with its value."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

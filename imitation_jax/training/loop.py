@@ -1,7 +1,6 @@
 """A training run from config to checkpoints, in the order in which it happens."""
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,20 +8,20 @@ from typing import Any
 import jax
 from absl import logging
 from etils import epath
-from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from imitation_jax.data.mixture import Source
 from imitation_jax.data.stream import Stream
 from imitation_jax.models import load
 from imitation_jax.models.load import LoadedModel
+from imitation_jax.parallel import hosts
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.sharding import BATCH
+from imitation_jax.parallel.rows import global_batch, share_of_rows
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.progress import progress
 from imitation_jax.training import executable
 from imitation_jax.training.checkpoints import Checkpoints
-from imitation_jax.training.config import check, claim, compare, sources
+from imitation_jax.training.config import check, claim, compare, flat, sources
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 from imitation_jax.training.initial import new_model, random_params, saved_model
 from imitation_jax.training.metrics import MetricsWriter
@@ -37,15 +36,18 @@ Evaluator = Callable[[LoadedModel, int], tuple[dict[str, float], dict[str, str]]
 def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Evaluator, ...] = ()) -> bool:
     """Trains until the data or `config.steps` ends, going on from the newest checkpoint of `workdir`.
 
+    Several processes call it together (`hosts.join`); the first one writes metrics and config, all write checkpoints.
+
     Returns:
       True when the run is whole, False when SIGTERM ended it after a checkpoint.
 
     Raises:
-      ValueError, OSError: a config, dataset, model or checkpoint that cannot be used, in one line.
+      ValueError, OSError: a config, dataset, model or checkpoint that cannot be used, or that other processes do not
+        have so, in one line.
       FloatingPointError: `config.max_skipped` steps in a row without a finite gradient.
     """
     folder = epath.Path(workdir).expanduser().resolve()
-    terminated = _catch_sigterm()
+    terminated = hosts.catch_sigterm()
 
     # ------------------------------------------------------------------------------------------------------------------
     # Mesh, model, data
@@ -55,9 +57,11 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     jax.set_mesh(mesh)
     check(config, mesh)
     compare(folder, config)
+    hosts.agree("the config", dict(flat(config.to_dict())) | {"--workdir": workdir})
     best = "validation_loss" if config.data.validation else ""
     checkpoints = Checkpoints(folder, config.checkpoint.keep, best)
     resume_step = checkpoints.latest_step()
+    hosts.agree(f"what --workdir={folder} holds", {"checkpoints/": checkpoints.exist(), "newest": resume_step})
 
     # Where the weights come from, the first that applies:
     # 1. the newest whole checkpoint of this workdir: a run that was stopped goes on;
@@ -65,9 +69,10 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     # 3. random weights of model.preset.
     model = new_model(config, mesh) if resume_step is None else saved_model(workdir, resume_step)
     dtype = compute_dtype(config.dtype)
+    share, shares = share_of_rows(mesh)
 
     def open_stream(data: str | Mapping[str, Source], epochs: int, seed: int) -> Stream:
-        return Stream(
+        stream = Stream(
             data,
             model.tokenizer,
             model.template,
@@ -76,11 +81,13 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             seed=seed,
             epochs=epochs,
             packing=config.data.packing,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=shares,
             workers=config.data.workers,
             cache_dir=config.data.cache_dir or cache_dir,
         )
+        hosts.agree("the data", {"content": stream.fingerprint})
+        return stream
 
     stream = open_stream(sources(config), config.epochs, config.seed)
     total_steps = min(config.steps or stream.total_steps, stream.total_steps)
@@ -97,6 +104,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
 
     program = make_program(config, model.family, model.config, mesh, total_steps)
     train_step = executable.load(program.step, (program.state, program.batch), mesh)
+    train_step = hosts.compile_together(train_step, program.state, program.batch)
     batches = stream.iterator()
     if resume_step is None:
         params = model.params if config.model.init else random_params(model, program.sharding["params"], config.seed)
@@ -123,7 +131,6 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     positions = config.batch_size * config.data.seq_len
     flops = training_flops_per_token(model.config, config.data.seq_len) * positions
     peak = peak_flops(jax.devices()[0].device_kind) * mesh.size
-    batch_sharding = NamedSharding(mesh, BATCH)
     skipped_in_a_row = 0
     last_metrics: dict[str, float] = {}
 
@@ -131,10 +138,10 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         start = time.monotonic()
         local = next(batches)
         waited = time.monotonic() - start
-        on_device = {k: jax.make_array_from_process_local_data(batch_sharding, v) for k, v in local.items()}
-        return on_device, batches.get_state(), waited
+        return global_batch(local, mesh), batches.get_state(), waited
 
-    claim(folder, config)  # not before: a first start that failed must not bind the workdir to its mistake
+    if hosts.index() == 0:
+        claim(folder, config)  # not before: a first start that failed must not bind the workdir to its mistake
     steps = range(first_step + 1, total_steps + 1)
     with MetricsWriter(folder, first_step) as writer:
         batch, stream_state, waited = next_batch() if steps else (None, None, 0.0)
@@ -178,7 +185,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             if step % config.log_every == 0 or step == total_steps:
                 left = (time.monotonic() - begin) / (step - first_step) * (total_steps - step)
                 logging.info("step %d/%d, %s, %.0f s left", step, total_steps, _facts(metrics), left)
-            stop = terminated() and step < total_steps  # asked once: a later signal's step would not be saved
+            stop = terminated(step) and step < total_steps  # asked once: a later signal's step would not be saved
             if saves or stop:
                 writer.flush()
                 score = {best: metrics[best]} if best in metrics else None
@@ -209,10 +216,3 @@ def _facts(metrics: dict[str, float]) -> str:
         f"mfu {metrics['mfu']:.0%}",
     ]
     return ", ".join(parts)
-
-
-def _catch_sigterm() -> Callable[[], bool]:
-    """Whether SIGTERM has come; the loop looks after each step."""
-    received = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    return lambda: bool(received)

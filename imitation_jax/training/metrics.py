@@ -14,18 +14,24 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from imitation_jax.parallel import hosts
+
 
 class MetricsWriter:
     """Writes `metrics.jsonl` and `tensorboard/` of a workdir.
 
     Lines of steps after `start_step` are what a killed run wrote and this one will write again, so they go; so does a
-    line that the kill cut in two. A bucket has no append: there `flush` uploads both files whole.
+    line that the kill cut in two. A bucket has no append: there `flush` uploads both files whole. Of several processes
+    only the first one writes.
 
     Raises:
       OSError: from any method, when the files cannot be written.
     """
 
     def __init__(self, workdir: epath.Path, start_step: int):
+        self._silent = hosts.index() > 0
+        if self._silent:
+            return
         self._workdir = workdir
         self._here = Path(tempfile.mkdtemp() if "://" in str(workdir) else workdir)
         with self._explained():
@@ -49,6 +55,8 @@ class MetricsWriter:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends one record; numbers read back with the same bits, and what is not finite as null."""
+        if self._silent:
+            return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with self._explained():
             self._lines.write(json.dumps({"step": step, **finite}) + "\n")
@@ -59,11 +67,15 @@ class MetricsWriter:
 
     def write_text(self, step: int, name: str, text: str) -> None:
         """A text for TensorBoard's text page."""
+        if self._silent:
+            return
         with self._explained():
             self._events.write_event(Event(step=step, wall_time=time.time(), summary=summary.text(name, text)))
 
     def flush(self) -> None:
         """Makes what is written so far safe."""
+        if self._silent:
+            return
         with self._explained():
             self._lines.flush()
             self._events.flush()
@@ -75,6 +87,8 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flushes and closes both."""
+        if self._silent:
+            return
         self.flush()
         with self._explained():
             self._lines.close()

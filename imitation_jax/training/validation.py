@@ -1,17 +1,16 @@
 """The validation loss: the training loss, over dialogues that are not trained on."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from imitation_jax.data.stream import Stream
 from imitation_jax.models.load import LoadedModel
-from imitation_jax.parallel.sharding import BATCH
+from imitation_jax.parallel.rows import global_batch
 from imitation_jax.parallel.start import matmul_precision
 from imitation_jax.progress import progress
 from imitation_jax.training.step import loss_sums
@@ -22,8 +21,6 @@ def make_validation(
 ) -> Callable:
     """An evaluator of the loss and accuracy over every loss-bearing token of the stream's one epoch."""
 
-    sharding = NamedSharding(mesh, BATCH)
-
     @jax.jit
     def sums(params, batch):
         with matmul_precision(dtype):
@@ -32,15 +29,11 @@ def make_validation(
             )
         return jnp.stack([loss, correct, jnp.sum(batch["loss_mask"])])
 
-    def batches() -> Iterator[dict[str, jax.Array]]:
-        for local in stream.iterator():
-            yield jax.tree.map(functools.partial(jax.make_array_from_process_local_data, sharding), local)
-
     def evaluate(current: LoadedModel, step: int) -> tuple[dict[str, float], dict[str, str]]:
         del step
         total = np.zeros(3)
-        for batch in progress(batches(), total=stream.total_steps, desc="validation", unit="batch"):
-            total += np.asarray(sums(current.params, batch), np.float64)
+        for local in progress(stream.iterator(), total=stream.total_steps, desc="validation", unit="batch"):
+            total += np.asarray(sums(current.params, global_batch(local, mesh)), np.float64)
         return {"validation_loss": total[0] / total[2], "validation_accuracy": total[1] / total[2]}, {}
 
     return evaluate
