@@ -54,6 +54,7 @@ setup(
             "httpx>=0.27",
             "hypothesis>=6.100",
             "import-linter>=2.3",
+            "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # the compiler that `plan` asks
             "kubeflow-trainer-api>=2.0",
             "kubernetes-validate>=1.31",
             "matplotlib>=3.9",

@@ -41,7 +41,6 @@ def main() -> int:
     from imitation_jax.planning.setting import make_setting
 
     topology.plan_only()
-    start(cache_dir())
     options = {
         "names": [name.strip() for name in PROGRAMS.value.split(",")],
         "save": SAVE.value,
@@ -51,7 +50,9 @@ def main() -> int:
         plans = sizes.plan_all(sizes.size_configs(Path("configs")), cache_dir(), **options)
         print(json.dumps(plans, indent=1) if JSON.value else tables.markdown(plans))
         return 0 if all(found["fits"] for found in plans) else 1
-    found = plan(make_setting(CONFIG.value, TOPOLOGY.value), cache_dir(), **options)
+    setting = make_setting(CONFIG.value, TOPOLOGY.value)  # first: it may say how many devices the host has
+    start(cache_dir())
+    found = plan(setting, cache_dir(), **options)
     print(json.dumps(found, indent=1) if JSON.value else tables.text(found))
     return 0 if found["fits"] else 1
 

@@ -8,6 +8,7 @@ FLAGS = {
     "collect": ("--config", "--prompts", "--output", "--dry_run", "--retry_refused"),
     "convert": ("--from", "--to"),
     "evaluate": ("--config", "--model", "--contamination", "--workdir"),
+    "plan": ("--config", "--topology", "--all", "--programs", "--price", "--save", "--json"),
     "prepare": ("--config", "--output"),
     "report": ("--workdir",),
     "serve": ("--model", "--host", "--port"),

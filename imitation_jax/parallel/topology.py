@@ -29,8 +29,9 @@ QUIET = {
 def plan_only() -> None:
     """Makes this process one that only compiles for accelerators and computes on the host; before jax does anything."""
     jax.config.update("jax_platforms", "cpu")
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
+    # A program that came from jax's own cache cannot always be saved again.
+    jax.config.update("jax_enable_compilation_cache", False)
+    _quiet()  # libtpu may come in with the first backend
 
 
 def topology_devices(name: str) -> list[jax.Device]:
@@ -42,7 +43,7 @@ def topology_devices(name: str) -> list[jax.Device]:
 
     Raises:
       ValueError: a name that is malformed or that libtpu does not know.
-      ImportError: libtpu is not installed.
+      OSError: libtpu is not installed, or refuses to start.
     """
     if found := re.fullmatch(r"cpu:([1-9]\d*)", name):
         return _host_devices(int(found[1]), name)
@@ -56,13 +57,22 @@ def topology_devices(name: str) -> list[jax.Device]:
     if shape.count("x") + 1 != dimensions:
         raise ValueError(f"topology {name!r}: {kind} slices have {dimensions} dimensions, as {kind}:{_example(kind)}")
     if not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
-        raise ImportError(f"topology {name!r}: needs the TPU compiler; pip install 'imitation_jax[tpu]' (Linux)")
+        raise OSError(f"topology {name!r}: needs the TPU compiler; pip install 'imitation_jax[tpu]' (Linux)")
+    _quiet()
     several = {"num_slices": slices} if slices > 1 else {}
     try:
         described = topologies.get_topology_desc(f"{theirs}:{shape}", "tpu", **settings, **several)
     except RuntimeError as error:
-        raise ValueError(f"topology {name!r}: libtpu has no such slice ({str(error).splitlines()[0]})") from None
+        reason = str(error).splitlines()[0]
+        if reason.startswith("INVALID_ARGUMENT"):
+            raise ValueError(f"topology {name!r}: libtpu has no such slice ({reason})") from None
+        raise OSError(f"topology {name!r}: libtpu cannot be used ({reason})") from None
     return described.devices
+
+
+def _quiet() -> None:
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
 
 
 def _example(kind: str) -> str:

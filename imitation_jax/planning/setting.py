@@ -59,7 +59,7 @@ def make_setting(config: ConfigDict, topology: str = "") -> Setting:
       topology: as `topology_devices` takes it; "" is the config's own.
 
     Raises:
-      ValueError, ImportError: one line with the key or flag that is wrong.
+      ValueError, OSError: one line with the key or flag that is wrong.
     """
     topology = topology or config.plan.topology
     if not topology:

@@ -50,7 +50,7 @@ def _plans(configs: dict[str, ConfigDict], cache_dir: Path, options: dict[str, A
         with ProcessPoolExecutor(1, context) as pool:
             try:
                 yield pool.submit(_one, config.to_dict(), cache_dir, options).result() | {"config": name}
-            except (ValueError, RuntimeError, OSError, ImportError, BrokenProcessPool) as error:
+            except (ValueError, RuntimeError, OSError, BrokenProcessPool) as error:
                 reason = " ".join(str(error).split())
                 logging.warning("%s: %s", name, reason)
                 yield {"config": name, "topology": config.plan.topology, "fits": False, "error": reason}
@@ -59,5 +59,6 @@ def _plans(configs: dict[str, ConfigDict], cache_dir: Path, options: dict[str, A
 def _one(config: dict[str, Any], cache_dir: Path, options: dict[str, Any]) -> dict[str, Any]:
     logging.set_verbosity(logging.INFO)
     topology.plan_only()
+    setting = make_setting(ConfigDict(config))
     start(cache_dir)
-    return plan(make_setting(ConfigDict(config)), cache_dir, **options)
+    return plan(setting, cache_dir, **options)

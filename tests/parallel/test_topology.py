@@ -36,7 +36,7 @@ def test_a_wrong_name_is_one_line(name, reason):
 def test_without_libtpu_the_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    with pytest.raises(ImportError, match=r"pip install 'imitation_jax\[tpu\]'") as caught:
+    with pytest.raises(OSError, match=r"pip install 'imitation_jax\[tpu\]'") as caught:
         topology_devices("v5e:2x2")
     assert "\n" not in str(caught.value)
 
