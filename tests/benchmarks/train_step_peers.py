@@ -23,7 +23,7 @@ LAYERS, D, F, HEADS, K, V = 4, 512, 1376, 8, 64, 32000
 
 
 class Told:
-    """A jitted step that runs when a line comes in, and answers with its seconds on the clock and of the processors."""
+    """A jitted step that runs when a line comes in, and answers with its seconds on the clock and of all processors."""
 
     def __init__(self, step):
         self.step = step
@@ -32,7 +32,8 @@ class Told:
         import jax
 
         jax.block_until_ready((args, kwargs))
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            os._exit(0)
         start, start_cpu = time.perf_counter(), time.process_time()
         out = jax.block_until_ready(self.step(*args, **kwargs))
         print("TOOK", time.perf_counter() - start, time.process_time() - start_cpu, flush=True)
