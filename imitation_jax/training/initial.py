@@ -17,14 +17,15 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
     """The model that a new run starts from; its params are None where they will be random.
 
     Raises:
-      ValueError: a preset that does not exist, or is not the architecture of `model.init`; rows longer than the model;
-        or no chat template.
+      ValueError: a preset that does not exist, that `mesh` does not divide, or that is not the architecture of
+        `model.init`; rows longer than the model; or no chat template.
     """
     presets = {name: (family, cfg) for family in load.FAMILIES.values() for name, cfg in family.PRESETS.items()}
     if config.model.preset and config.model.preset not in presets:
         raise ValueError(f"model.preset={config.model.preset!r} is none of {', '.join(presets)}")
     if config.model.preset:
         check_length(presets[config.model.preset][1], config)
+        load.abstract_params(*presets[config.model.preset], mesh)  # refuses the mesh before the data is read
     if config.model.init:
         model = load.load_model(config.model.init, mesh, template=config.model.template)
         expected = presets[config.model.preset][1] if config.model.preset else model.config

@@ -13,6 +13,7 @@ from imitation_jax.tokenizers.chat import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training import config as training
 from imitation_jax.training.checkpoints import Checkpoints
+from imitation_jax.training.initial import new_model
 from imitation_jax.training.program import make_program
 
 STUDENTS = {
@@ -92,3 +93,21 @@ def test_no_device_ever_holds_more_than_its_share_of_new_moments(name):
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state["optimizer"]))
     assert made.output_size_in_bytes < 0.15 * whole  # an eighth, and norms and biases, which all have
     assert made.temp_size_in_bytes < 0.05 * made.output_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    "spec, count, message",
+    [
+        ("tensor=3", 3, "parameter 'embed' of shape .512, 64.: 512 is not a multiple of 3 .tensor.; choose a smaller"),
+        (
+            "tensor=8",
+            8,
+            "'layers/attention/k' of shape .5, 64, 4, 8.: 4 is not a multiple of 8 .tensor.; choose a smal",
+        ),
+        ("fsdp=5", 5, "64 is not a multiple of 5 .fsdp.; choose a smaller fsdp"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_the_model_is_refused_with_it(config, spec, count, message):
+    """Before the data is read, which may take hours to tokenise."""
+    with pytest.raises(ValueError, match=message):
+        new_model(config, make_mesh(spec, jax.devices()[:count]))
