@@ -102,7 +102,7 @@ def test_no_device_ever_holds_more_than_its_share_of_new_moments(name):
         (
             "tensor=8",
             8,
-            "'layers/attention/k' of shape .5, 64, 4, 8.: 4 is not a multiple of 8 .tensor.; choose a smal",
+            "'layers/attention/k' of shape .5, 64, 4, 8.: 4 is not a multiple of 8 .tensor.; choose a",
         ),
         ("fsdp=5", 5, "64 is not a multiple of 5 .fsdp.; choose a smaller fsdp"),
     ],
