@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-KINDS += ("ragged-all-to-all", "send")
+KINDS += ("ragged-all-to-all",)
 PALLAS = "tpu_custom_call"
 
 
@@ -154,7 +154,11 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
     found = []
     for made, within, turns in module.instructions():
         kind = made.opcode.removesuffix("-start")
-        if kind not in KINDS or "is_host_transfer=true" in made.text:
+        if across := _between_slices(made):
+            kind, size = across
+            sent = _sent(kind, _bytes(made.result.rpartition(", u32")[0]), size)
+            found.append(Collective(kind, next(iter(mesh)), sent * turns, turns, made.name, ""))
+        if kind not in KINDS or across:
             continue
         # A fused collective is told of where it starts, where it goes on beside computation, and where it ends.
         if re.search(r'"async_collective_fusion_config":\{"flag_start":"\d', made.text):
@@ -164,13 +168,13 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
         if size < 2 or not turns:
             continue
         whole = _bytes(made.result, halves=made.opcode.endswith("-start"))
-        source = re.search(r'op_name="([^"]*)"', made.text)
         if "all-reduce-scatter" in within:  # a fusion that keeps a part of what it adds up
             kind, whole = "reduce-scatter", whole / size
-        share = {"all-reduce": 2 * (size - 1) / size, "reduce-scatter": size - 1, "send": 1}
-        share |= dict.fromkeys(("collective-permute", "collective-broadcast"), 1.0)
-        sent = whole * share.get(kind, (size - 1) / size)
-        found.append(Collective(kind, _axes(groups, mesh), sent * turns, turns, made.name, source[1] if source else ""))
+        if kind == "reduce-scatter":
+            whole *= size  # its result is a part
+        source = re.search(r'op_name="([^"]*)"', made.text)
+        sent = _sent(kind, whole, size) * turns
+        found.append(Collective(kind, _axes(groups, mesh), sent, turns, made.name, source[1] if source else ""))
     return found
 
 
@@ -182,6 +186,24 @@ def pallas_calls(module: Module) -> dict[str, int]:
             source = re.search(r'op_name="(?:[^"]*/)?([^"/]+)"', made.text)
             found[source[1] if source else made.name] += 1
     return dict(found)
+
+
+def _between_slices(made: _Instruction) -> tuple[str, int] | None:
+    """What goes over the data-centre network, which the hosts do, and between how many slices."""
+    found = re.search(r'_xla_megascale_transfer_type="(\w+)"', made.text)
+    if made.opcode != "send" or not found:
+        return None
+    kind = found[1].lower().replace("_", "-")
+    numbers = re.search(r'_xla_megascale_target="\{([^}]*)\}', made.text)[1]
+    ends = [[int(end) for end in part.split(":")] for part in numbers.split(",")]
+    return (kind if kind in KINDS else "collective-permute"), sum(end[-1] - end[0] + 1 for end in ends)
+
+
+def _sent(kind: str, whole: float, size: int) -> float:
+    """Bytes that one of `size` devices sends where the whole array has so many."""
+    if kind in ("collective-permute", "collective-broadcast"):
+        return whole
+    return whole * (2 if kind == "all-reduce" else 1) * (size - 1) / size
 
 
 def _inside(text: str) -> str:

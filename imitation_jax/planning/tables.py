@@ -21,9 +21,10 @@ def text(plan: Plan) -> str:
     for name, program in plan["programs"].items():
         if program.get("collectives"):
             sent = [
-                (one["axes"], one["kind"], f"{one['turns']:,}", f"{one['gib']:.3f}") for one in program["collectives"]
+                (one["axes"], one["kind"], f"{one['turns']:,}", f"{1024 * one['gib']:,.1f}")
+                for one in program["collectives"]
             ]
-            lines += ["", *_aligned([(f"{name} sends along", "by", "times", "GiB a chip"), *sent])]
+            lines += ["", *_aligned([(f"{name} sends along", "by", "times", "MiB a chip"), *sent])]
     bounds = [_bound(name, program) for name, program in plan["programs"].items() if program.get("roofline")]
     if bounds:
         header = ("at least, ms", "products", "memory", "links", "bound by", "MFU at most", "tokens/s at most")

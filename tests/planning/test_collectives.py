@@ -199,6 +199,25 @@ def test_every_way_in_which_groups_are_written(written, groups, axes):
     assert _axes(read, AXES) == axes
 
 
+def test_what_the_hosts_send_between_slices_goes_along_the_outermost_axis():
+    """4 x 8 numbers of bfloat16, added up over 2 slices."""
+    text = """\
+ENTRY %main (x: bf16[4,8]) -> bf16[4,8] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  %t = token[] after-all()
+  %s = (bf16[4,8]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}, token[]) send(%x, %t), channel_id=2, is_host_transfer=true, WHERE
+  %r = (bf16[4,8]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}, token[]) recv(%t), channel_id=1, is_host_transfer=true, WHERE
+  %sd = token[] send-done(%s), channel_id=2, is_host_transfer=true
+  ROOT %rd = (bf16[4,8]{1,0}, token[]) recv-done(%r), channel_id=1, is_host_transfer=true
+}
+"""
+    where = '_xla_megascale_target="{SLICES}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"'
+    where = f"frontend_attributes={{{where}}}"
+    two, four = (Module(text.replace("WHERE", where.replace("SLICES", slices))) for slices in ("1,2", "1:4"))
+    assert found(two) == [("all-reduce", "data", 2 * 1 / 2 * 32 * 2, 1)]
+    assert found(four) == [("all-reduce", "data", 2 * 3 / 4 * 32 * 2, 1)]
+
+
 def test_async_pairs_count_once(mesh):
     """What starts and what ends are one collective, whether the compiler writes async-start or all-gather-start."""
     wrapped = """\
