@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Prints the JobSet that runs a command of this project on a TPU slice, or several, of a GKE cluster:
 #   launch/gke.sh NAME SLICE IMAGE COMMAND... | kubectl apply -f -
-#   launch/gke.sh run1 v5e:8x8 IMAGE python -m imitation_jax.train --config=configs/llama_7b.py --workdir=gs://BUCKET/run1
+#   launch/gke.sh run1 v5e:8x8 IMAGE python -m imitation_jax.train --config=configs/llama_7b.py --workdir=gs://...
 # SLICE as the configs name it: v5e:8x8, v4:4x4x4, 2*v5e:8x8. The cluster needs JobSet 0.6 or newer and a node pool of
 # such slices with 4 chips a node. All pods start anew after a checkpointed SIGTERM, a lost host or a crash; any other
-# failure, as a wrong config key, fails the JobSet. kubectl logs -f -l batch.kubernetes.io/job-completion-index=0 follows
-# it, kubectl delete jobset NAME ends it, after a checkpoint.
+# failure, as a wrong config key, fails the JobSet. kubectl delete jobset NAME ends it, after a checkpoint;
+# kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME,batch.kubernetes.io/job-completion-index=0 follows it.
 # IMAGE holds this tree, installed: docker build -f launch/Dockerfile -t IMAGE . && docker push IMAGE
-# The same with XPK, which brings the image itself (TYPE for v5e:8x8 is v5litepod-64, for v4:4x4x4 v4-128):
+# The same with XPK (TYPE for v5e:8x8 is v5litepod-64, for v4:4x4x4 v4-128):
 #   xpk workload create --cluster=CLUSTER --workload=run1 --tpu-type=TYPE --docker-image=IMAGE --max-restarts=100 \
 #     --restart-on-exit-codes=75,76 --termination-grace-period-seconds=600 --command="python -m imitation_jax.train ..."
 # shellcheck source=launch/setup.sh

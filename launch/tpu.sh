@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command of this project on a TPU VM or a TPU pod slice: asks Cloud TPU's queue for the slice, installs the
 # project on all its hosts, starts the command on each, and brings both back after a preemption.
-#   launch/tpu.sh create NAME SLICE [FLAG...]   waits until it is there. SLICE as the configs name it: v5e:8x8, v4:4x4x4,
-#                                               2*v5e:8x8. FLAGs are gcloud's: --spot, --reserved, --network=..., ...
+#   launch/tpu.sh create NAME SLICE [FLAG...]   waits until it is there. SLICE as the configs name it: v5e:8x8,
+#                                               v4:4x4x4, 2*v5e:8x8. FLAGs are gcloud's: --spot, --network=..., ...
 #   launch/tpu.sh setup NAME [GIT_URL [REF]]    installs this working tree, or what is at GIT_URL, on every host
 #   launch/tpu.sh run NAME COMMAND...           starts COMMAND on every host and leaves it there, under launch/run.sh
 #   launch/tpu.sh status NAME                   state of the slice, and of COMMAND on every host
@@ -51,7 +51,7 @@ create() { # create SLICE [FLAG...]
     now=$(state)
     case $now in
       ACTIVE) break ;;
-      FAILED | SUSPEND* | "") fail "$name is ${now:-not in the queue}; launch/tpu.sh delete $name, and create it again" ;;
+      FAILED | SUSPEND* | "") fail "$name is ${now:-not in the queue}; delete it and create it again" ;;
     esac
     echo "$name is $now" >&2
     sleep "$poll"

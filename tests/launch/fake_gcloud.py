@@ -104,7 +104,7 @@ class Queue:
 
     def look(self, name: str) -> str:
         facts = self.read(name)
-        if facts["state"] in STATES:
+        if facts["state"] in STATES[:2]:
             facts["state"] = STATES[min(facts["looks"], 2)]
             facts["looks"] += 1
             self.write(name, **facts)
@@ -138,9 +138,8 @@ class Queue:
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended, or is not ours
-                environment = dict(
-                    pair.split(b"=", 1) for pair in (process / "environ").read_bytes().split(b"\0") if pair
-                )
+                pairs = (process / "environ").read_bytes().split(b"\0")
+                environment = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
                 if environment.get(b"FAKE_HOST_OF", b"").decode() == str(self.folder / name):
                     line = (process / "cmdline").read_text().replace("\0", " ")
                     found[int(process.name)] = environment[b"HOME"].decode(), line

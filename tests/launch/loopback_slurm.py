@@ -44,7 +44,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 300) -> None:
     """Until `what()` is true, which it must be after `seconds`."""
     end = time.monotonic() + seconds
     while not what():

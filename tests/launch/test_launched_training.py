@@ -74,7 +74,7 @@ def test_a_preempted_slice_is_made_anew_and_trains_on(make_cloud, train, devices
     cloud.tpu("create", "run1", "v5e:4x4", "--spot")
     assert cloud.tpu("setup", "run1").count("installed") == 2
     cloud.tpu("run", "run1", *train(workdir))
-    wait_for(lambda: len(steps(workdir)) > 15, 300)
+    wait_for(lambda: len(steps(workdir)) > 15)
     cloud.tpu("status", "run1")
     cloud.preempt("run1")
     done = len(steps(workdir))
@@ -98,7 +98,7 @@ def test_after_a_process_was_killed_all_hosts_start_again(make_cloud, train, dev
     cloud.tpu("create", "run1", "v5e:4x4")
     cloud.tpu("setup", "run1")
     cloud.tpu("run", "run1", *train(workdir))
-    wait_for(lambda: len(steps(workdir)) > 15, 300)
+    wait_for(lambda: len(steps(workdir)) > 15)
     os.kill(cloud.queue.find("run1", 1, "imitation_jax.train"), signal.SIGKILL)
     assert cloud.tpu("watch", "run1").count("ended with exit 0") == 2
     logs = [(cloud.queue.home("run1", host) / "imitation_jax.log").read_text() for host in (0, 1)]
