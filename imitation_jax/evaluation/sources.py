@@ -7,7 +7,7 @@ from absl import logging
 from etils import epath
 
 from imitation_jax.evaluation.results import model_name, safe_name
-from imitation_jax.models.checkpoint import open_manager
+from imitation_jax.models.checkpoint import steps
 from imitation_jax.models.load import split_source
 
 WILD = re.compile(r"[*?[]")
@@ -43,7 +43,7 @@ def _expanded(model: str) -> list[tuple[str, str]]:
         where, step = parts.groups()
     if not WILD.search(where) or epath.Path(where).expanduser().exists():
         places = {where: model_name(f"{kind}:{where}")}
-        if step == "*" and not _steps(where):
+        if step == "*" and not steps(where):
             raise FileNotFoundError(
                 f"{where}/checkpoints: no checkpoint there; write orbax:WORKDIR@* of a training run"
             )
@@ -52,7 +52,7 @@ def _expanded(model: str) -> list[tuple[str, str]]:
         if not places:
             raise ValueError(f"--model={model}: matches no model")
     if step == "*":
-        return [(f"{kind}:{place}@{k}", f"{name}@{k}") for place, name in places.items() for k in _steps(place)]
+        return [(f"{kind}:{place}@{k}", f"{name}@{k}") for place, name in places.items() for k in steps(place)]
     at = f"@{step}" if step else ""
     return [(f"{kind}:{place}{at}", name + at) for place, name in places.items()]
 
@@ -65,7 +65,7 @@ def _matches(kind: str, where: str) -> dict[str, str]:
     places = {}
     for path in root.glob("/".join(parts[first:])):
         if kind == "orbax":
-            good = (path / "checkpoints").exists() and bool(_steps(str(path)))
+            good = (path / "checkpoints").exists() and bool(steps(str(path)))
         else:
             good = not path.is_dir() if kind == "gguf" else (path / "config.json").exists()
         if good:
@@ -78,8 +78,3 @@ def _matches(kind: str, where: str) -> dict[str, str]:
 
 def _natural(text: str) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
-
-
-def _steps(workdir: str) -> list[int]:
-    with open_manager(workdir, read_only=True) as manager:
-        return sorted(manager.all_steps())

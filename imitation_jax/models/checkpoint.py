@@ -82,14 +82,17 @@ def locate(where: str) -> tuple[str, int]:
     # A path may hold an "@" of its own.
     found = re.fullmatch(r"(.+)@(\d+)", where, re.DOTALL)
     workdir, wanted = (found[1], int(found[2])) if found else (where, None)
-    with open_manager(workdir, read_only=True) as manager:
-        steps = sorted(manager.all_steps())
-    folder = epath.Path(workdir).expanduser() / "checkpoints"
-    if not steps:
+    folder, whole = epath.Path(workdir).expanduser() / "checkpoints", steps(workdir)
+    if not whole:
         raise FileNotFoundError(f"{folder}: no checkpoint there; write orbax:WORKDIR[@STEP] of a training run")
-    if wanted is not None and wanted not in steps:
-        raise FileNotFoundError(f"{folder}: no step {wanted}; there are {', '.join(map(str, steps))}")
-    return workdir, steps[-1] if wanted is None else wanted
+    if wanted is not None and wanted not in whole:
+        raise FileNotFoundError(f"{folder}: no step {wanted}; there are {', '.join(map(str, whole))}")
+    return workdir, whole[-1] if wanted is None else wanted
+
+
+def steps(workdir: str) -> list[int]:
+    """The whole checkpoints of a workdir, in order. One of several processes may ask alone."""
+    return sorted(ocp.utils.checkpoint_steps(epath.Path(workdir).expanduser() / "checkpoints"))
 
 
 def commit(workdir: str, step: int) -> str:

@@ -69,6 +69,7 @@ def join() -> None:
         heartbeat_timeout_seconds=3600,  # ours are quicker, and say who it was
     )
     _group.up = True
+    jax.devices()  # the processes tell each other theirs, now that all are here
 
 
 def several() -> bool:
