@@ -65,6 +65,7 @@ def test_a_run_from_create_to_delete(cloud, work):
     assert created[0] == created[1] and "--spot" in created[0]
 
 
+@pytest.mark.slow
 def test_watch_brings_a_run_back_until_it_is_whole_or_has_failed(cloud, work):
     command, started = work
     cloud.tpu("create", "run1", "v5e:4x4", "--spot")
