@@ -37,7 +37,7 @@ class Chip:
 # Prices: cloud.google.com/tpu/pricing, as listed in 2025; they change, so `plan --price` overrides them.
 # NVIDIA: data sheets of A100 80GB SXM, H100 SXM, H200 SXM.
 CHIPS = {
-    "TPU v4": Chip(275e12, 32, 1228e9, 50e9, 6, 6.25e9, 3.22),
+    "TPU v4": Chip(275e12, 32, 1200e9, 50e9, 6, 6.25e9, 3.22),
     "TPU v5 lite": Chip(197e12, 16, 819e9, 50e9, 4, 3.125e9, 1.20),
     "TPU v5": Chip(459e12, 95, 2765e9, 100e9, 6, 6.25e9, 4.20),
     "TPU v6 lite": Chip(918e12, 32, 1638e9, 100e9, 4, 12.5e9, 2.70),

@@ -22,7 +22,19 @@ from typing import Any
 from absl import logging
 
 from imitation_jax import progress
-from imitation_jax.parallel.meeting import ADDRESS, COUNT, INDEX, LOST, Link, find_place, frame, receive, seconds, visit
+from imitation_jax.parallel.meeting import (
+    ADDRESS,
+    COUNT,
+    INDEX,
+    LOST,
+    Link,
+    find_place,
+    frame,
+    receive,
+    seconds,
+    visit,
+    wait_until_open,
+)
 
 PREEMPTED = 75  # EX_TEMPFAIL: stopped in order by SIGTERM, start me again
 HELP = f"""
@@ -57,6 +69,7 @@ def join() -> None:
         form = std_logging.Formatter(f"%(asctime)s process {here.index}: %(message)s", "%H:%M:%S")
         logging.get_absl_handler().setFormatter(form)
         progress.quiet()
+        wait_until_open(here, wait)
     import jax
 
     jax.distributed.initialize(

@@ -36,6 +36,10 @@ class Place(NamedTuple):
     devices: list[int] | None
 
     @property
+    def host(self) -> str:
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
@@ -103,8 +107,8 @@ def receive(here: Place, wait: int) -> tuple[list[str], dict[int, "Link"]]:
     deadline = time.monotonic() + wait
     names, links = {0: here.name}, {}
 
-    def refuse(line: str, error: type[Exception]) -> None:
-        for link in links.values():
+    def refuse(line: str, error: type[Exception], *more: Link) -> None:
+        for link in (*links.values(), *more):
             with contextlib.suppress(OSError):
                 link.send({"refused": line, "missing": error is Missing})
         raise error(line)
@@ -136,13 +140,13 @@ def receive(here: Place, wait: int) -> tuple[list[str], dict[int, "Link"]]:
             except (OSError, ValueError, KeyError, TypeError, zlib.error):
                 link.socket.close()  # somebody who looks which ports are open
                 continue
-            twice = names.get(number)
-            links[len(links) if twice else number] = link
             if count != here.count:
-                refuse(f"{name} and {here.name} were told different numbers; give all the same {COUNT}", ValueError)
-            if twice:
-                refuse(f"{name} is there a second time, beside {twice}; give each its own {INDEX}", ValueError)
-            names[number] = name
+                line = f"{name} and {here.name} were told different numbers; give all the same {COUNT}"
+                refuse(line, ValueError, link)
+            if number in names:
+                line = f"{name} is there a second time, beside {names[number]}; give each its own {INDEX}"
+                refuse(line, ValueError, link)
+            names[number], links[number] = name, link
     in_order = [names[number] for number in range(here.count)]
     for link in links.values():
         link.send({"names": in_order})
@@ -157,10 +161,9 @@ def visit(here: Place, wait: int) -> tuple[list[str], dict[int, "Link"]]:
       ValueError: two processes contradict each other.
     """
     deadline = time.monotonic() + wait
-    address = (here.address.rpartition(":")[0].strip("[]"), here.port)
     while True:
         try:
-            link = Link(socket.create_connection(address, max(0.01, deadline - time.monotonic())))
+            link = Link(socket.create_connection((here.host, here.port), max(0.01, deadline - time.monotonic())))
             link.send({"process": here.index, "count": here.count, "name": here.name})
             answer = link.first(wait + 5)  # process 0 may have begun to wait only now
             break
@@ -180,11 +183,16 @@ def visit(here: Place, wait: int) -> tuple[list[str], dict[int, "Link"]]:
         time.sleep(0.2)
     if "refused" in answer:
         raise (Missing if answer["missing"] else ValueError)(answer["refused"])
-    while time.monotonic() < deadline:  # JAX would look again only after a second
-        with contextlib.suppress(OSError), socket.create_connection(address, 1):
-            break
-        time.sleep(0.02)
     return answer["names"], {0: link}
+
+
+def wait_until_open(here: Place, wait: int) -> None:
+    """Until somebody listens at the address again; JAX would look only once a second."""
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((here.host, here.port), 1):
+            return
+        time.sleep(0.02)
 
 
 class Link:
