@@ -129,5 +129,5 @@ def _run(setting: Setting, length: Length, bound: dict | None, chips: int, price
         "binds": bound["binds"],
         "hours": hours,
         "dollars_per_chip_hour": price,
-        "dollars": hours * chips * price,
+        "dollars": None if price is None else hours * chips * price,
     }

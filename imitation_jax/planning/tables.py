@@ -67,14 +67,16 @@ def _run_cells(run: Plan) -> tuple[str, ...]:
     if "hours" not in run:
         return ("",) * 6
     cells = (f"{run['step_seconds']:.3f}", f"{run['mfu']:.0%}", run["binds"], f"{run['tokens_per_second']:,.0f}")
-    return (*cells, f"{run['hours']:.2g}", f"{run['dollars']:,.0f}")
+    return (*cells, f"{run['hours']:.2g}", "" if run["dollars"] is None else f"{run['dollars']:,.0f}")
 
 
 def _run(run: Plan) -> str:
+    cost = ""
+    if run["dollars"] is not None:
+        cost = f", ${run['dollars']:,.2f} at ${run['dollars_per_chip_hour']:.2f} a chip hour"
     return (
         f"{_counted(run['steps'], 'step')} ({run['steps_from']}) of {run['tokens_per_step']:,} tokens: at least "
-        f"{run['step_seconds']:.3f} s a step, {run['hours']:.2g} hours, "
-        f"${run['dollars']:,.2f} at ${run['dollars_per_chip_hour']:.2f} a chip hour"
+        f"{run['step_seconds']:.3f} s a step, {run['hours']:.2g} hours{cost}"
     )
 
 
