@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.parallel.chips import GIB
+from imitation_jax.inference.memory import GIB
 from imitation_jax.planning import store
 from imitation_jax.planning.programs import TooLarge
 from imitation_jax.planning.setting import Setting, make_setting

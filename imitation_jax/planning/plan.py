@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from absl import logging
 
-from imitation_jax.parallel.chips import GIB
+from imitation_jax.inference.memory import GIB
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.planning import fit, programs, store
 from imitation_jax.planning.collectives import Collective, Module, collectives, pallas_calls

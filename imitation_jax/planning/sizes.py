@@ -46,7 +46,8 @@ def plan_all(configs: dict[str, ConfigDict], cache_dir: Path, **options: Any) ->
 def _plans(configs: dict[str, ConfigDict], cache_dir: Path, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     # A process each: what the compiler keeps of one program it need not keep, and its crash ends one plan only.
     context = multiprocessing.get_context("spawn")
-    for name, config in progress(list(configs.items()), desc="planning", unit="config", lines=False):
+    for number, (name, config) in enumerate(progress(list(configs.items()), desc="planning", lines=False), 1):
+        logging.info("%d of %d: %s on %s", number, len(configs), name, config.plan.topology)
         with ProcessPoolExecutor(1, context) as pool:
             try:
                 yield pool.submit(_one, config.to_dict(), cache_dir, options).result() | {"config": name}

@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from imitation_jax.data.output import write_text
-from imitation_jax.parallel.chips import GIB
+from imitation_jax.inference.memory import GIB
 from imitation_jax.parallel.sharding import replicated
 from imitation_jax.planning.programs import Lowered
 from imitation_jax.training import executable

@@ -11,7 +11,7 @@ def text(plan: Plan) -> str:
     """One plan: memory of each program, what it sends, how long it takes."""
     mesh = " x ".join(f"{axis}={size}" for axis, size in plan["mesh"].items()) or "one device"
     lines = [f"{plan['config']} on {plan['topology']}: {_counted(plan['chips'], 'chip')} as {mesh}", ""]
-    lines += _aligned([("program", "at a time", "GiB a chip", "of", "", "compiled in"), *map(_memory, _each(plan))])
+    lines += _aligned([("program", "at a time", "GiB a device", "of", "", "compiled in"), *map(_memory, _each(plan))])
     for name, program in plan["programs"].items():
         held = ", ".join(f"{what} {gib:.2f}" for what, gib in program["memory_gib"].items() if gib >= 0.005)
         lines.append(f"  {name}: {held} GiB")
@@ -24,7 +24,7 @@ def text(plan: Plan) -> str:
                 (one["axes"], one["kind"], f"{one['turns']:,}", f"{1024 * one['gib']:,.1f}")
                 for one in program["collectives"]
             ]
-            lines += ["", *_aligned([(f"{name} sends along", "by", "times", "MiB a chip"), *sent])]
+            lines += ["", *_aligned([(f"{name} sends along", "by", "times", "MiB a device"), *sent])]
     bounds = [_bound(name, program) for name, program in plan["programs"].items() if program.get("roofline")]
     if bounds:
         header = ("at least, ms", "products", "memory", "links", "bound by", "MFU at most", "tokens/s at most")
@@ -45,7 +45,7 @@ def text(plan: Plan) -> str:
 
 
 def markdown(plans: list[Plan]) -> str:
-    """A row for each config: peak GiB a chip of its programs, and its run at the bound."""
+    """A row for each config: peak GiB a device of its programs, and its run at the bound."""
     header = ("config", "slice", "mesh", *(f"{name}, GiB" for name in PROGRAMS), "of", "fits", "step, s", "MFU at most")
     header += ("bound by", "tokens/s", "hours", "dollars")
     lines = [header, ("---",) * len(header)]
