@@ -28,8 +28,9 @@ class Chip:
 
 # TPUs: docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, /tpu7x, tables "key specifications" (read 2026). Their
 # "bidirectional ICI bandwidth per chip" (v5e 400, v5p 1,200, v6e 800, tpu7x 1,200 GB/s) counts both directions of all
-# links, v4's 2,400 Gbit/s one, as v5p's 4,800 did before. Data-centre network: v5p's page gives 50 Gbit/s a chip, v5e's 6.4 Tbit/s a pod of 256, v6e's hosts have 4 x
-# 200 Gbit/s for 8 chips; v4 and tpu7x, whose pages give none, are counted as v5p.
+# links, v4's 2,400 Gbit/s one, as v5p's 4,800 did before. Data-centre network: v5p's page gives 50 Gbit/s a chip, v5e's
+# 6.4 Tbit/s a pod of 256, v6e's hosts have 4 x 200 Gbit/s for 8 chips; v4 and tpu7x, whose pages give none, are counted
+# as v5p.
 # Prices: cloud.google.com/tpu/pricing, as listed in 2025 (v5p and v6e also so in SkyPilot's catalog); they change, and
 # `plan --price` overrides them.
 # NVIDIA: data sheets of A100 80GB SXM, H100 SXM, H200 SXM.
