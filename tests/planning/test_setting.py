@@ -1,12 +1,14 @@
 """Settings that cannot be planned: one line each, before anything is compiled."""
 
 import runpy
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from imitation_jax.planning.length import run_length
 from imitation_jax.planning.setting import make_setting
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load(name: str, **keys):
