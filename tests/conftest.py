@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from random import Random
 
@@ -96,11 +98,15 @@ def command(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def start(name: str, *args: str, devices: int = 1, quick: bool = True, variables=None, **options):
-        env = os.environ | (variables or {}) | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "IMITATION_CACHE": str(cache),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),
-        }
+        env = (
+            os.environ
+            | (variables or {})
+            | {
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "IMITATION_CACHE": str(cache),
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),
+            }
+        )
         argv = [sys.executable, "-m", f"imitation_jax.{name}", *map(str, args)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, **(pipes | options))
@@ -112,6 +118,71 @@ def command(tmp_path_factory):
 
     run.start = start
     return run
+
+
+class Together:
+    """Several processes of one command on this machine."""
+
+    def __init__(self, processes: list[subprocess.Popen], logs: list[Path]):
+        self.processes, self.logs = processes, logs
+
+    def said(self, index: int) -> str:
+        """What a process has written, both outputs together."""
+        return self.logs[index].read_text()
+
+    def wait_for(self, path: Path, lines: int) -> None:
+        """Until a file has so many lines; the processes must not end before."""
+        while not path.exists() or path.read_text().count("\n") < lines:
+            assert all(process.poll() is None for process in self.processes), self
+            time.sleep(0.02)
+
+    def ended(self, seconds: float = 600) -> list[int]:
+        """The exit codes; processes that have not ended after so many seconds are killed."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return [process.returncode for process in self.processes]
+
+    def error(self, index: int) -> str:
+        """The error line of a process, which is the last that it wrote."""
+        return self.said(index).splitlines()[-1].removeprefix("error: ")
+
+    def __repr__(self) -> str:
+        return "\n".join(f"--- process {i}\n{self.said(i)}" for i in range(len(self.logs)))
+
+
+@pytest.fixture
+def together(command, tmp_path_factory):
+    """`together(["train", ...], 2)` starts a command as two processes of two devices that work as one.
+
+    `each` gives further arguments by process, `variables` what is added to their environment.
+    """
+    started = []
+
+    def start(args: list, count: int, each=None, devices: int = 2, quick: bool = True, variables=None) -> Together:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        folder = tmp_path_factory.mktemp("logs")
+        logs = [folder / f"{index}.txt" for index in range(count)]
+        for index, log in enumerate(logs):
+            place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(index)}
+            # A machine that runs several of these beside other work may need longer than users want to wait.
+            place |= {"IMITATION_JOIN_SECONDS": "300"} | (variables or {})
+            more = each[index] if each else []
+            with open(log, "w") as file:
+                streams = {"stdout": file, "stderr": subprocess.STDOUT}
+                started.append(command.start(*args, *more, devices=devices, quick=quick, variables=place, **streams))
+        return Together(started[-count:], logs)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

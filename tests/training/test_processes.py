@@ -1,0 +1,188 @@
+"""Training by several real processes on this machine, two devices each: the same run, and one end for all of them."""
+
+import json
+import os
+import signal
+
+import pytest
+from test_loop import EXACT, go, records, saved_steps
+
+from imitation_jax.parallel.hosts import PREEMPTED
+from imitation_jax.parallel.meeting import LOST
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_config, dialogues):
+    """`flags(workdir, **keys)`: arguments of a run of the tiny model."""
+
+    def make(workdir, **keys):
+        keys = {"data.path": dialogues, "batch_size": 8, "epochs": 9} | keys
+        return ["train", f"--config={tiny_config}", f"--workdir={workdir}"] + [
+            f"--config.{k}={v}" for k, v in keys.items()
+        ]
+
+    return make
+
+
+def losses_are_those_of(got, wanted, assert_close):
+    """The same data in the same order; losses but for the order of summation."""
+    for key in ("step", "learning_rate", "loss_tokens", "padding_share"):
+        assert records(got, (key,)) == records(wanted, (key,))
+    for key in ("loss", "grad_norm"):
+        assert_close([x[key] for x in records(got, (key,))], [x[key] for x in records(wanted, (key,))], 1e-4)
+
+
+def named(index, count, together):
+    return f"process {index} of {count} (host {os.uname().nodename}, pid {together.processes[index].pid})"
+
+
+def test_two_processes_one_is_killed_and_one_goes_on_alone(together, flags, config, tmp_path, assert_close):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    keys = {"steps": 12, "checkpoint.every": 3, "seed": 1}
+    two = together(flags(run, **keys), 2)
+    two.wait_for(run / "metrics.jsonl", 7)
+    two.processes[1].kill()
+    assert two.ended(60) == [LOST, -signal.SIGKILL], two
+    assert two.error(0).startswith(f"{named(1, 2, two)} is lost: its connection broke")
+    steps = saved_steps(run)
+    assert steps and json.loads((run / "config.json").read_text())["seed"] == 1
+    one = together(flags(run, **keys), 1, devices=4)
+    assert one.ended() == [0], one
+    assert f"resumed from step {steps[-1]} " in one.said(0)
+    config.epochs, config.seed, config.mesh = 9, 1, "fsdp=8"
+    assert go(config, whole) is True
+    losses_are_those_of(run, whole, assert_close)
+    assert records(run)[-1]["loss"] < records(run)[0]["loss"] - 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", ["fsdp=8", "data=2,fsdp=2,tensor=2", "fsdp=2,tensor=4", "data=4,sequence=2", "tensor=4,fsdp=1,sequence=2"]
+)
+def test_four_processes_one_is_killed_and_two_go_on(
+    together, flags, config, write_dialogues, tmp_path, assert_close, mesh
+):
+    """With validation and samples, and with meshes whose processes share rows."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    config.data.validation = str(write_dialogues(tmp_path / "validation.jsonl", 9, seed=3))
+    keys = {
+        "steps": 12,
+        "checkpoint.every": 3,
+        "evaluate.every": 6,
+        "evaluate.samples": 2,
+        "evaluate.max_new_tokens": 4,
+    }
+    keys["data.validation"] = config.data.validation
+    four = together(flags(run, **keys, mesh=mesh), 4)
+    four.wait_for(run / "metrics.jsonl", 7)
+    four.processes[2].kill()
+    codes = four.ended(60)
+    assert codes == [LOST, LOST, -signal.SIGKILL, LOST], four
+    for index in (0, 1, 3):
+        assert four.error(index).startswith(f"{named(2, 4, four)} is lost: ")
+    assert sum("loss tokens/s" in four.said(index) for index in range(4)) == 1
+    two = together(flags(run, **keys, mesh="fsdp=-1"), 2)
+    assert two.ended() == [0, 0], two
+    assert "resumed from step" in two.said(0)
+    config.mesh, config.epochs, config.evaluate.every, config.checkpoint.every = "fsdp=8", 9, 6, 3
+    assert go(config, whole) is True
+    losses_are_those_of(run, whole, assert_close)
+    got, wanted = ([x for x in records(path, ("validation_loss",)) if x] for path in (run, whole))
+    assert len(got) == len(wanted) > 2
+    assert_close([x["validation_loss"] for x in got], [x["validation_loss"] for x in wanted], 1e-4)
+    events = list((run / "tensorboard").iterdir())
+    assert len(events) == 2  # of process 0, before and after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", [0, 1])
+def test_sigterm_to_one_saves_on_all_and_resumes_bit_for_bit(together, flags, tmp_path, whom):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    keys = {"steps": 60, "checkpoint.every": 50}
+    first = together(flags(run, **keys), 2)
+    first.wait_for(run / "metrics.jsonl", 5)
+    first.processes[whom].send_signal(signal.SIGTERM)
+    assert first.ended() == [PREEMPTED, PREEMPTED], first
+    stopped = len(records(run, ()))
+    assert saved_steps(run) == [stopped] and f"SIGTERM: step {stopped} of 60 is saved" in first.said(0)
+    for path in (run, whole):
+        rest = together(flags(path, **keys), 2)
+        assert rest.ended() == [0, 0], rest
+    assert records(run, EXACT) == records(whole, EXACT)
+
+
+@pytest.mark.slow
+def test_process_0_is_named_when_it_is_killed(together, flags, tmp_path):
+    run = tmp_path / "run"
+    three = together(flags(run, **{"steps": 4000, "epochs": 4000, "mesh": "data=3,fsdp=2", "batch_size": 6}), 3)
+    three.wait_for(run / "metrics.jsonl", 3)
+    three.processes[0].kill()
+    assert three.ended(60) == [-signal.SIGKILL, LOST, LOST], three
+    for index in (1, 2):
+        assert three.error(index).startswith(f"{named(0, 3, three)} is lost: its connection broke")
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_lost(together, flags, tmp_path):
+    run = tmp_path / "run"
+    settings = {"IMITATION_LOST_SECONDS": "20"}
+    two = together(flags(run, steps=4000, epochs=4000), 2, variables=settings)
+    two.wait_for(run / "metrics.jsonl", 3)
+    two.processes[1].send_signal(signal.SIGSTOP)
+    assert two.ended(60) == [LOST, -signal.SIGKILL], two  # the killed one is the one that hung
+    assert two.error(0).startswith(f"{named(1, 2, two)} is lost: no sign of life for 20 s (IMITATION_LOST_SECONDS)")
+
+
+@pytest.mark.slow
+def test_what_one_process_fails_of_all_say(together, flags, tmp_path):
+    """Data that one host lacks."""
+    each = [[], [f"--config.data.cache_dir={tmp_path / 'file' / 'x'}"]]
+    (tmp_path / "file").write_text("")
+    settings = {"data.cache_dir": ""}
+    two = together(flags(tmp_path / "run", **settings), 2, each)
+    assert two.ended(60) == [1, 1], two
+    assert "the config of process 1" in two.error(1) and two.error(0).startswith(
+        f"{named(1, 2, two)} failed: the config"
+    )
+    assert f"data.cache_dir ('' there, '{tmp_path}/file/x' here)" in two.error(0)
+    assert not (tmp_path / "run").exists()
+    other = tmp_path / "other"
+    two = together(flags(tmp_path / "run"), 2, variables={"IMITATION_CACHE": str(tmp_path / "file")})
+    assert two.ended(60) == [1, 1], two
+    assert "Not a directory" in two.error(0) and "Not a directory" in two.error(1)
+    del other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "each, codes, messages",
+    [
+        (
+            [[], ["--config.batch_sze=3"]],
+            [LOST, 1],
+            ["process 1 of 2 did not come to process 0 at", "the config has no key 'batch_sze'"],
+        ),
+        (
+            [[], ["--config.seed=3"]],
+            [1, 1],
+            ["failed: the config of process 1 of 2", "is not that of process 0: seed (0 there, 3 here)"],
+        ),
+        (
+            [["--config.mesh=fsdp=3"]] * 2,
+            [1, 1],
+            ["mesh 'fsdp=3' does not divide the 4 devices here"] * 2,
+        ),
+        (
+            [["--config.batch_size=6"]] * 2,
+            [1, 1],
+            ["batch_size=6 is not a multiple of accumulation=1 x 4 (mesh data x fsdp)"] * 2,
+        ),
+    ],
+)
+def test_wrong_settings_end_in_one_line_on_each(together, flags, tmp_path, each, codes, messages):
+    two = together(flags(tmp_path / "run"), 2, each, variables={"IMITATION_JOIN_SECONDS": "20"})
+    assert two.ended(60) == codes, two
+    for index, message in enumerate(messages):
+        assert message in two.error(index), two
+        assert two.said(index).count("error: ") == 1
+    assert not (tmp_path / "run").exists()
