@@ -71,6 +71,11 @@ class GPT2Config:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def plus(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """The sum in the dtype of `x`, made in the bias's, in which its gradient is added up over rows and devices."""
+    return (x.astype(bias.dtype) + bias).astype(x.dtype)
+
+
 def layer_norm(x_BSD: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float) -> jax.Array:
     """Normalisation to mean 0 and variance 1, in float32 (Ba et al. 2016, arXiv 1607.06450)."""
     x32_BSD = x_BSD.astype(jnp.float32)
@@ -93,13 +98,12 @@ class Attention(nnx.Module):
         self.o_bias = nnx.Param(jnp.zeros(D))
 
     def __call__(self, x_BSD, attend: Callable, layer: jax.Array):
-        dtype = x_BSD.dtype
-        qkv_BS3HK = linear(x_BSD, self.qkv[...].astype(dtype))
-        qkv_BS3HK += self.qkv_bias[...].astype(dtype).reshape(qkv_BS3HK.shape[2:])
+        qkv_BS3HK = linear(x_BSD, self.qkv[...])
+        qkv_BS3HK = plus(qkv_BS3HK, self.qkv_bias[...].reshape(qkv_BS3HK.shape[2:]))
         q_BSHK, k_BSHK, v_BSHK = (qkv_BS3HK[:, :, part] for part in range(3))
         out_BSHK = attend(q_BSHK, k_BSHK, v_BSHK, layer)
         new = {"k": k_BSHK.swapaxes(1, 2), "v": v_BSHK.swapaxes(1, 2)}
-        return linear(out_BSHK, self.o[...].astype(dtype)) + self.o_bias[...].astype(dtype), new
+        return plus(linear(out_BSHK, self.o[...]), self.o_bias[...]), new
 
 
 class MLP(nnx.Module):
@@ -116,10 +120,9 @@ class MLP(nnx.Module):
         self.down_bias = nnx.Param(jnp.zeros(D))
 
     def __call__(self, x_BSD):
-        dtype = x_BSD.dtype
-        up_BSF = linear(x_BSD, self.up[...].astype(dtype)) + self.up_bias[...].astype(dtype)
-        down_BSD = linear(jax.nn.gelu(up_BSF, approximate=True), self.down[...].astype(dtype))
-        return down_BSD + self.down_bias[...].astype(dtype)
+        up_BSF = plus(linear(x_BSD, self.up[...]), self.up_bias[...])
+        down_BSD = linear(jax.nn.gelu(up_BSF, approximate=True), self.down[...])
+        return plus(down_BSD, self.down_bias[...])
 
 
 def _residual_scale(config: GPT2Config) -> float:

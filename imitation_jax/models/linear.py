@@ -12,13 +12,39 @@ SUM_BLOCK = 192  # see `_product`
 
 
 def linear(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Contracts all but the first two dimensions of `x` (B, S, ...) with the leading ones of `w`."""
+    """Contracts all but the first two dimensions of `x` (B, S, ...) with the leading ones of `w`, in the dtype of `x`.
+
+    The gradient of `w` is added up over rows and devices in its own dtype, float32 in training.
+    """
     inputs = x.ndim - 2
     if not on_one_cpu():
-        return jnp.tensordot(x, w, inputs)
+        return _on_mesh(x, w)
+    w = w.astype(x.dtype)
     # The gradient of a plain matrix product is twice as fast there; on a mesh, B and S may not be merged.
     rows = x.reshape(x.shape[0] * x.shape[1], -1)
     return _product(rows, w.reshape(rows.shape[1], -1)).reshape(*x.shape[:2], *w.shape[inputs:])
+
+
+@jax.custom_vjp
+def _on_mesh(x, w):
+    # By hand for the gradient of `w`: XLA would add it up across devices in the dtype of `x`.
+    return jnp.tensordot(x, w.astype(x.dtype), x.ndim - 2)
+
+
+def _on_mesh_forward(x, w):
+    return _on_mesh(x, w), (x, w)
+
+
+def _on_mesh_backward(saved, dy):
+    x, w = saved
+    inputs, outputs = x.ndim - 2, dy.ndim - 2
+    back = (range(2, 2 + outputs), range(inputs, inputs + outputs))
+    dx = jax.lax.dot_general(dy, w.astype(x.dtype), (back, ((), ())))
+    dw = jax.lax.dot_general(x, dy, (((0, 1), (0, 1)), ((), ())), preferred_element_type=w.dtype)
+    return dx, dw
+
+
+_on_mesh.defvjp(_on_mesh_forward, _on_mesh_backward)
 
 
 @jax.custom_jvp

@@ -123,14 +123,13 @@ class Attention(nnx.Module):
         self.o = normal(rngs, (H, K, D))
 
     def __call__(self, x_BSD, sin, cos, attend: Callable, layer: jax.Array):
-        dtype = x_BSD.dtype
-        q_BSHK = linear(x_BSD, self.q[...].astype(dtype))
-        k_BSNK = linear(x_BSD, self.k[...].astype(dtype))
-        v_BSNK = linear(x_BSD, self.v[...].astype(dtype))
+        q_BSHK = linear(x_BSD, self.q[...])
+        k_BSNK = linear(x_BSD, self.k[...])
+        v_BSNK = linear(x_BSD, self.v[...])
         q_BSHK, k_BSNK = apply_rope(q_BSHK, sin, cos), apply_rope(k_BSNK, sin, cos)
         out_BSHK = attend(q_BSHK, k_BSNK, v_BSNK, layer)
         new = {"k": k_BSNK.swapaxes(1, 2), "v": v_BSNK.swapaxes(1, 2)}
-        return linear(out_BSHK, self.o[...].astype(dtype)), new
+        return linear(out_BSHK, self.o[...]), new
 
 
 class MLP(nnx.Module):
@@ -143,10 +142,9 @@ class MLP(nnx.Module):
         self.down = normal(rngs, (F, D))
 
     def __call__(self, x_BSD):
-        dtype = x_BSD.dtype
-        gate_BSF = linear(x_BSD, self.gate[...].astype(dtype))
-        up_BSF = linear(x_BSD, self.up[...].astype(dtype))
-        return linear(jax.nn.silu(gate_BSF) * up_BSF, self.down[...].astype(dtype))
+        gate_BSF = linear(x_BSD, self.gate[...])
+        up_BSF = linear(x_BSD, self.up[...])
+        return linear(jax.nn.silu(gate_BSF) * up_BSF, self.down[...])
 
 
 class Layer(nnx.Module):

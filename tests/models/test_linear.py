@@ -1,0 +1,28 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from imitation_jax.models.gpt2 import plus
+from imitation_jax.models.linear import linear
+from imitation_jax.parallel.mesh import make_mesh
+from imitation_jax.parallel.sharding import BATCH
+
+
+def test_gradients_are_added_up_over_devices_in_float32():
+    """256 + 511 x 1 is no number of bfloat16."""
+    mesh = make_mesh("fsdp=8")
+    rows = NamedSharding(mesh, BATCH)
+    x_BSD = jax.device_put(jnp.ones((512, 1, 8), jnp.bfloat16), rows)
+    weigh_BSF = jax.device_put(jnp.ones((512, 1, 2), jnp.bfloat16).at[0].set(256), rows)
+
+    def loss(w_DF, bias_F):
+        return jnp.sum(plus(linear(x_BSD, w_DF), bias_F).astype(jnp.float32) * weigh_BSF)
+
+    with jax.set_mesh(mesh):
+        out = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P())
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=out)(jnp.ones((8, 2)), jnp.zeros(2))
+    for gradient in gradients:
+        assert gradient.dtype == jnp.float32
+        np.testing.assert_array_equal(gradient, np.full(gradient.shape, 256 + 511))
