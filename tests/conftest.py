@@ -98,15 +98,12 @@ def command(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def start(name: str, *args: str, devices: int = 1, quick: bool = True, variables=None, **options):
-        env = (
-            os.environ
-            | (variables or {})
-            | {
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                "IMITATION_CACHE": str(cache),
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),
-            }
-        )
+        env = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "IMITATION_CACHE": str(cache),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),
+            **(variables or {}),
+        }
         argv = [sys.executable, "-m", f"imitation_jax.{name}", *map(str, args)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, **(pipes | options))
@@ -159,7 +156,7 @@ class Together:
 def together(command, tmp_path_factory):
     """`together(["train", ...], 2)` starts a command as two processes of two devices that work as one.
 
-    `each` gives further arguments by process, `variables` what is added to their environment.
+    `each` gives further arguments by process, `variables` what is added to the environment, of all or by process.
     """
     started = []
 
@@ -172,7 +169,8 @@ def together(command, tmp_path_factory):
         for index, log in enumerate(logs):
             place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(index)}
             # A machine that runs several of these beside other work may need longer than users want to wait.
-            place |= {"IMITATION_JOIN_SECONDS": "300"} | (variables or {})
+            place |= {"IMITATION_JOIN_SECONDS": "300"}
+            place |= (variables[index] if isinstance(variables, list) else variables) or {}
             more = each[index] if each else []
             with open(log, "w") as file:
                 streams = {"stdout": file, "stderr": subprocess.STDOUT}

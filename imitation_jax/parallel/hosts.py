@@ -215,7 +215,8 @@ class _Group:
         self.ended = threading.Event()
         self.up = False
         self._wait = wait
-        self._failure: dict[str, Any] | None = None  # this process's, not told yet
+        self._failing = False  # by itself: it says why, and not what others say
+        self._failure: dict[str, Any] | None = None  # its own, not told yet
         self._verdict: dict[str, Any] | None = None  # what ends all
         threading.Thread(target=self._watch, name="hosts", daemon=True).start()
 
@@ -238,7 +239,7 @@ class _Group:
 
     def fail(self, failure: dict[str, Any]) -> None:
         """Returns when the others know, or cannot be told."""
-        self._failure = failure
+        self._failing, self._failure = True, failure
         self.ended.wait(8)
 
     def _watch(self) -> None:
@@ -311,8 +312,8 @@ class _Group:
             self.send({"end": verdict}, 1)  # whoever is still being told something may be the one that is lost
 
     def _exit(self) -> None:
-        if self._verdict["process"] == self.index:
-            self.ended.set()  # whoever called `fail` goes on
+        if self._failing:
+            self.ended.set()  # who called `fail` goes on
             return
         sys.stdout.flush()
         print(f"error: {self._verdict['line']}", file=sys.stderr, flush=True)
