@@ -7,8 +7,10 @@
 Llama 2 on v4:4x4x4 (MaxText's "v4-128", 64 chips), fsdp over all, rows of 2,048, AdamW in float32, computing in
 bfloat16, full remat. All sides are compiled by the libtpu of the project's own environment, each in a process of its
 own. "EasyLM-style" is a stand-in of ours, not EasyLM: the same layers, without a scan and each remat, attention whose
-weights all exist at once, whole float32 logits, and the mean over rows of each row's mean loss. `--layers` cuts all
-models, for a quick look. `--compile_time` compiles LLaMA 65B and 7B for v4:4x8x8 with the former's config.
+weights all exist at once, whole float32 logits, and the mean over rows of each row's mean loss. Unrolled, 32 layers
+take the compiler more than 20 GB, so its figures are those of 4 and 8 layers carried on in a straight line: the peak is
+the largest of several that grow by the layer, so it lies no lower. `--layers` cuts all models, for a quick look.
+`--compile_time` compiles LLaMA 65B and 7B for v4:4x8x8 with the former's config.
 """
 
 import argparse
@@ -27,6 +29,7 @@ GIB = 2**30
 SLICE, MAXTEXT_SLICE, CHIPS, SEQ = "v4:4x4x4", "v4-128", 64, 2048
 MAXTEXT_NAMES = {"llama2_7b": "llama2-7b", "llama2_70b": "llama2-70b"}
 LAYERS = {"llama2_7b": 32, "llama2_70b": 80}
+UNROLLED = (4, 8)  # layers that the EasyLM-style step is compiled with
 ROWS = {"llama2_7b": 8, "llama2_70b": 2}  # a chip; more of 70B do not fit
 
 
@@ -196,13 +199,18 @@ def compiled(python: str, side: str, *args: object) -> dict:
     return json.loads(said[-1].removeprefix("SAID "))
 
 
+def sizes(said: dict) -> tuple[float, float, float]:
+    """Arguments, temporaries and peak in GiB; the temporaries count buffers in other memories than HBM too."""
+    peak = max(said["peak_memory_in_bytes"], said.get("total_allocation_bytes", 0))
+    return said["argument_size_in_bytes"] / GIB, said["temp_size_in_bytes"] / GIB, peak / GIB
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maxtext", default="", help="interpreter with maxtext; none: without it")
     parser.add_argument("--models", default="llama2_7b,llama2_70b")
     parser.add_argument("--sides", default="ours,maxtext,easylm_style")
     parser.add_argument("--layers", type=int, default=0, help="of every model; 0: as many as it has")
-    parser.add_argument("--rows", type=int, default=0, help="a chip; 0: 8 of 7B and 2 of 70B")
     parser.add_argument("--compile_time", action="store_true")
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     parser.add_argument("args", nargs="*", help=argparse.SUPPRESS)
@@ -212,36 +220,40 @@ def main() -> None:
         sides[args.serve](*(int(arg) if arg.isdigit() else arg for arg in args.args))
         return
 
-    print(f"libtpu {importlib.metadata.version('libtpu')}")
+    print(f"libtpu {importlib.metadata.version('libtpu')}", flush=True)
     if args.compile_time:
-        seconds = {}
+        print("| on v4:4x8x8 | s to lower and compile | s of all processors |")
+        print("|---|---|---|")
+        times = []
         for model in ("llama_7b", "llama_65b"):
             said = compiled(sys.executable, "of_config", model)
-            seconds[model] = said["seconds"], said["cpu"]
-            print(f"{model} on v4:4x8x8: {seconds[model][0]:.0f} s to lower and compile, {seconds[model][1]:.0f} s CPU")
-        small, large = seconds.values()
-        print(f"65B / 7B: {large[0] / small[0]:.2f} on the clock, {large[1] / small[1]:.2f} of CPU time")
+            times.append((said["seconds"], said["cpu"]))
+            print(f"| {model} | {said['seconds']:.0f} | {said['cpu']:.0f} |", flush=True)
+        print("| 65B / 7B | {:.2f} | {:.2f} |".format(*(large / small for small, large in zip(*times, strict=True))))
         return
 
-    print(f"| model on {SLICE}, GiB a chip | side | jax | arguments | temp | peak | ours / it | s |")
+    print(f"| model on {SLICE}, rows of {SEQ} | side | jax | arguments | temp | peak, GiB a chip | ours / it | s |")
     print("|---|---|---|---|---|---|---|---|")
     for model in args.models.split(","):
-        layers, rows = args.layers or LAYERS[model], args.rows or ROWS[model]
-        mine = None
+        layers, mine = args.layers or LAYERS[model], None
         for side in args.sides.split(","):
             python = args.maxtext if side == "maxtext" else sys.executable
             if not python:
                 continue
-            said = compiled(python, side, model, layers, rows)
-            name = f"| {model}, {layers} layers, {rows} x {SEQ} a chip | {side} | {said['jax']} "
-            if "error" in said:
-                print(f"{name}| {said['error'].partition(chr(10))[0][:300]} |", flush=True)
+            depths = UNROLLED if side == "easylm_style" and layers > max(UNROLLED) else (layers,)
+            said = [compiled(python, side, model, depth, ROWS[model]) for depth in depths]
+            what = f"{side} from {' and '.join(map(str, depths))} layers" if len(depths) > 1 else side
+            row = f"| {model}, {layers} layers, {ROWS[model]} rows a chip | {what} | {said[0]['jax']} "
+            if errors := [each["error"] for each in said if "error" in each]:
+                print(f"{row}| {errors[0].partition(chr(10))[0][:300]} |", flush=True)
                 continue
-            peak = max(said["peak_memory_in_bytes"], said.get("total_allocation_bytes", 0))
-            mine = mine or peak
-            arguments, temp = said["argument_size_in_bytes"], said["temp_size_in_bytes"]
-            sizes = " | ".join(f"{size / GIB:.2f}" for size in (arguments, temp, peak))
-            print(f"{name}| {sizes} | {mine / peak:.2f} | {said['seconds']:.0f} |", flush=True)
+            found = sizes(said[-1])
+            if len(depths) > 1:
+                further = (layers - depths[1]) / (depths[1] - depths[0])
+                found = [b + further * (b - a) for a, b in zip(sizes(said[0]), found, strict=True)]
+            mine = mine or found[2]
+            cells = " | ".join(f"{size:.2f}" for size in found)
+            print(f"{row}| {cells} | {mine / found[2]:.2f} | {sum(each['seconds'] for each in said):.0f} |", flush=True)
 
 
 if __name__ == "__main__":
