@@ -68,6 +68,7 @@ def find_place(wait: int) -> Place | None:
 
     Raises:
       ValueError: the environment says half of it, or nonsense.
+      Missing: the cluster does not tell.
     """
     given: dict[str, Any] = {variable: os.environ.get(variable) or None for variable in (ADDRESS, COUNT, INDEX)}
     for variable in (COUNT, INDEX):
@@ -80,7 +81,10 @@ def find_place(wait: int) -> Place | None:
         # jax.distributed.initialize looks for it in the same way, but does not tell what it has found.
         from jax._src.clusters import ClusterEnv
 
-        *found, devices = ClusterEnv.auto_detect_unset_distributed_params(*found, None, None, wait)
+        try:
+            *found, devices = ClusterEnv.auto_detect_unset_distributed_params(*found, None, None, wait)
+        except RuntimeError as error:  # a host whose name is not known yet, or metadata that do not come
+            raise Missing(f"{error}; see whether all hosts of the run are there") from error
     address, count, index = found
     if count == 1 and not index or found == [None, None, None]:
         return None
