@@ -160,7 +160,7 @@ def together(command, tmp_path_factory):
     """
     started = []
 
-    def start(args: list, count: int, each=None, devices: int = 2, quick: bool = True, variables=None) -> Together:
+    def start(args: list, count: int, each=None, devices: int = 2, variables=None, **options) -> Together:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -173,8 +173,8 @@ def together(command, tmp_path_factory):
             place |= (variables[index] if isinstance(variables, list) else variables) or {}
             more = each[index] if each else []
             with open(log, "w") as file:
-                streams = {"stdout": file, "stderr": subprocess.STDOUT}
-                started.append(command.start(*args, *more, devices=devices, quick=quick, variables=place, **streams))
+                options |= {"stdout": file, "stderr": subprocess.STDOUT}
+                started.append(command.start(*args, *more, devices=devices, variables=place, **options))
         return Together(started[-count:], logs)
 
     yield start

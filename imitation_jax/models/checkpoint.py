@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import logging
 import re
+import sys
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -59,10 +60,17 @@ def open_manager(workdir: str, *, keep: int | None = None, best: str = "", read_
         policies.append(lowest)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        async_options=ocp.AsyncOptions(barrier_sync_fn=_wait_for_others),
         read_only=read_only,
         create=not read_only,
     )
     return ocp.CheckpointManager(epath.Path(workdir).expanduser().resolve() / "checkpoints", options=options)
+
+
+def _wait_for_others(*, key: str, timeout_ms: int) -> None:
+    """What Orbax does between the steps of a save; but where this process's part has failed, the others do not come."""
+    if sys.exception() is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def reason(error: BaseException) -> str:

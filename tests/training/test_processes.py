@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from test_bad_input import small_disk
 from test_loop import EXACT, go, records, saved_steps
 
 from imitation_jax.parallel.hosts import PREEMPTED
@@ -141,6 +142,15 @@ def test_what_one_process_fails_of_all_say(together, flags, tmp_path):
     assert two.ended(60) == [1, 1], two
     assert "Not a directory" in two.error(1)
     assert two.error(0) == f"{named(1, 2, two)} failed: {two.error(1)}"
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_one_ends_both(together, flags, tmp_path):
+    """Process 0 puts the parts of a checkpoint together; the other one would wait for that for twenty minutes."""
+    with small_disk(tmp_path / "disk") as (options, _):
+        two = together(flags(tmp_path / "disk" / "run", **{"steps": 90, "checkpoint.every": 3}), 2, **options)
+        assert two.ended(120) == [1, 1], two
+        assert all("checkpoints: a checkpoint could not be written (" in two.error(index) for index in range(2)), two
 
 
 @pytest.mark.slow
