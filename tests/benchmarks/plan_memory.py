@@ -109,7 +109,8 @@ def easylm_style(model: str, layers: int, rows: int) -> None:
             return attention(q_BSHK, k_BSNK, v_BSNK, positions_BS=positions_BS, kernel="xla")
 
         def run(x_BSD, weights):
-            layer = nnx.merge(layer_graph, nnx.State(weights))
+            # Cast first, so that gradients are added up in bfloat16.
+            layer = nnx.merge(layer_graph, nnx.State(jax.tree.map(lambda w: w.astype(x_BSD.dtype), weights)))
             return layer(x_BSD, jnp.sin(angles_BSK), jnp.cos(angles_BSK), attend, None)[0]
 
         x_BSD = params["embed"].astype(jnp.bfloat16)[tokens_BS]
