@@ -2,7 +2,7 @@
 # Runs a command of this project on one machine, be it a laptop, a GPU machine or a TPU VM, until it is whole:
 #   launch/run.sh python -m imitation_jax.train --config=configs/smollm2_135m.py --config.data.path=... --workdir=RUN
 # It is started again after a checkpoint on SIGTERM (exit 75), when another host of its run was lost (exit 76), and
-# when it was killed or crashed, unless that happens 8 times in a row within a minute of the start. Any other failure,
+# when it was killed or crashed, unless that happens 8 times in a row soon after the start. Any other failure,
 # as a wrong config key, ends it. Ctrl-C and SIGTERM to this script reach the command, which checkpoints, and end both.
 # One process takes all GPUs of a machine or all chips of a TPU host; how several machines find each other by hand,
 # imitation_jax.train --help tells. The project is installed into .venv first.
@@ -28,6 +28,8 @@ trap 'pass INT' INT
 set -m # else a command in the background would not hear Ctrl-C
 
 failures=0
+# Longer than a process waits for one that never comes.
+lasting=$((${IMITATION_JOIN_SECONDS:-50} + 120))
 while :; do
   begin=$SECONDS
   "$@" &
@@ -39,9 +41,9 @@ while :; do
   done
   child=""
   if [ -n "$ended" ] || ! starts_again "$code"; then break; fi
-  if [ "$code" = 75 ] || [ $((SECONDS - begin)) -ge 60 ]; then failures=0; else failures=$((failures + 1)); fi
+  if [ "$code" = 75 ] || [ $((SECONDS - begin)) -ge "$lasting" ]; then failures=0; else failures=$((failures + 1)); fi
   if [ "$failures" = 8 ]; then
-    echo "launch/run.sh: $failures starts in a row ended within a minute; giving up" >&2
+    echo "launch/run.sh: $failures starts in a row ended within $lasting s; giving up" >&2
     break
   fi
   echo "launch/run.sh: exit $code after $((SECONDS - begin)) s; starting again" >&2

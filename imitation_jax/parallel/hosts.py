@@ -28,6 +28,7 @@ from imitation_jax.parallel.meeting import (
     INDEX,
     LOST,
     Link,
+    Place,
     find_place,
     frame,
     receive,
@@ -62,7 +63,7 @@ def join() -> None:
         return
     logging.info("%s: meeting the others at %s", here.name, here.address)
     names, links = visit(here, wait) if here.index else receive(here, wait)
-    _group = _Group(here.index, names, links, silence, wait)
+    _group = _Group(here, names, links, silence, wait)
     _delay_aborts()
     if here.index:
         logging.set_verbosity(logging.WARNING)
@@ -205,11 +206,12 @@ class _Group:
       up: whether JAX's part is there.
     """
 
-    def __init__(self, index: int, names: list[str], links: dict[int, Link], silence: int, wait: int):
+    def __init__(self, here: Place, names: list[str], links: dict[int, Link], silence: int, wait: int):
         """Args:
         wait: seconds for JAX's part to come up.
         """
-        self.index, self.names, self.links, self.silence = index, names, links, silence
+        self.index, self.address = here.index, here.address
+        self.names, self.links, self.silence = names, links, silence
         self.told: queue.SimpleQueue = queue.SimpleQueue()
         self.here: queue.SimpleQueue = queue.SimpleQueue()
         self.ended = threading.Event()
@@ -270,7 +272,7 @@ class _Group:
                 if silent[number] > self.silence:
                     self._lose(number, f"no sign of life for {self.silence} s (IMITATION_LOST_SECONDS)")
             if not self.up and ticks > self._wait:
-                line = f"JAX's service on {ADDRESS} did not come up; is a proxy or a firewall between the processes?"
+                line = f"JAX's service on {self.address} did not come up; is a proxy or a firewall between the hosts?"
                 self._end({"process": None, "line": line, "code": LOST})
             if self._failure:
                 self._end(self._failure)

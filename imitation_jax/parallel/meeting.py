@@ -147,6 +147,9 @@ def receive(here: Place, wait: int) -> tuple[list[str], dict[int, "Link"]]:
             if count != here.count:
                 line = f"{name} and {here.name} were told different numbers; give all the same {COUNT}"
                 refuse(line, ValueError, link)
+            if number in links and links[number].ended():  # it was started again
+                links.pop(number).socket.close()
+                del names[number]
             if number in names:
                 line = f"{name} is there a second time, beside {names[number]}; give each its own {INDEX}"
                 refuse(line, ValueError, link)
@@ -246,6 +249,15 @@ class Link:
                 found.append(json.loads(zlib.decompress(self._read[4 : 4 + size])))
             del self._read[: 4 + size]
         return found
+
+    def ended(self) -> bool:
+        """Whether the other side is gone, where nothing is expected of it."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def first(self, patience: float) -> dict[str, Any]:
         """The first value, a short one, within `patience` seconds."""

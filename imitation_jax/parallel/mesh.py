@@ -64,7 +64,8 @@ def make_mesh(spec: str = "fsdp=-1", devices: Sequence[jax.Device] | None = None
     sizes = parse_mesh(spec, len(devices))
     by_slice = defaultdict(list)
     for device in devices:
-        by_slice[getattr(device, "slice_index", None)].append(device)
+        # GPU hosts have slice numbers too, one each, and a network between them that any axis may use.
+        by_slice[getattr(device, "slice_index", None) if device.platform == "tpu" else None].append(device)
     if sizes["data"] % len(by_slice):
         raise ValueError(
             f"mesh {spec!r}: data={sizes['data']} is not a multiple of the {len(by_slice)} slices, which only that "

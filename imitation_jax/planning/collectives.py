@@ -167,7 +167,7 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
         size = groups.shape[1]
         if size < 2 or not turns:
             continue
-        whole = _bytes(made.result, halves=made.opcode.endswith("-start"))
+        whole = _bytes(made.result, halves=made.opcode.endswith("-start") and kind != "all-reduce")
         if "all-reduce-scatter" in within:  # a fusion that keeps a part of what it adds up
             kind, whole = "reduce-scatter", whole / size
         if kind == "reduce-scatter":
@@ -217,9 +217,12 @@ def _inside(text: str) -> str:
 
 
 def _bytes(result: str, halves: bool = False) -> float:
-    """Bytes of a result; of the two halves of an asynchronous start's, operands and results, of the second."""
+    """Bytes of a result; of the two halves of an asynchronous start's, operands and results, of the second.
+
+    That of an all-reduce has its results alone.
+    """
     sizes = []
-    for kind, dims in re.findall(r"\b(pred|token|[a-z]+\d+\w*)\[([\d,]*)\]", result):
+    for kind, dims in re.findall(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]", result):
         bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
         sizes.append(math.prod(int(dim) for dim in dims.split(",") if dim) * bits / 8)
     if halves and result.startswith("("):

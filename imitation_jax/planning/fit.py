@@ -51,7 +51,7 @@ def _first(changes: Iterator[Change], failed: list[str], steps: int, cache_dir: 
             setting = make_setting(change.config, change.topology)
             limit = store.limit_gib(setting.mesh)
             compiled = [store.compile_once(setting.lower(name, steps, limit), cache_dir) for name in failed]
-        except (ValueError, TooLarge) as error:  # does not divide, or far too large
+        except (ValueError, RuntimeError, TooLarge) as error:  # does not divide, a compiler's failure, far too large
             logging.info("%s: %s", flags, error)
             continue
         gib = max(program.peak for program in compiled) / GIB
@@ -78,9 +78,8 @@ def _same_slice(setting: Setting) -> Iterator[Change]:
     rows = config.batch_size // (mesh["data"] * mesh["fsdp"])
     for accumulation in _doubled(config.accumulation, rows):
         yield change(accumulation=accumulation)
-    for remat in ("full", "offload"):
-        if remat != config.remat:
-            yield change(remat=remat)
+    for remat in {"full": ("offload",), "offload": ()}.get(config.remat, ("full", "offload")):
+        yield change(remat=remat)
     for tensor in _doubled(mesh["tensor"], min(mesh["tensor"] * mesh["fsdp"], 8)):
         others = [f"{axis}={mesh[axis]}" for axis in ("data", "sequence") if mesh[axis] > 1]
         yield change(mesh=",".join((*others, "fsdp=-1", f"tensor={tensor}")))

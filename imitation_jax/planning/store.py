@@ -54,8 +54,10 @@ def compile_once(program: Lowered, folder: Path, save: bool = False) -> Compiled
     """
     place = executable.store(folder) / executable.key(program.lowered, program.mesh)
     facts = place / "facts.json"
-    if facts.exists() and not (save and not (place / "executable").exists()):
-        return Compiled(**json.loads(facts.read_text()), module=_read_module(place))
+    if facts.exists():
+        found = json.loads(facts.read_text())
+        if not (save and found["fits"]) or (place / "executable").exists():
+            return Compiled(**found, module=_read_module(place))
     start, module = time.monotonic(), ""
     try:
         compiled = program.lowered.compile()

@@ -26,9 +26,8 @@ def store(folder: Path) -> Path:
 
 def key(lowered: jax.stages.Lowered, mesh: Mesh) -> str:
     """A name that another program, another slice, another compiler or other settings of it do not have."""
-    versions = [jax.__version__]
-    if mesh.devices.flat[0].platform == "tpu":
-        versions.append(importlib.metadata.version("libtpu"))
+    compiler = "libtpu" if mesh.devices.flat[0].platform == "tpu" else "jaxlib"
+    versions = [jax.__version__, importlib.metadata.version(compiler)]
     places = [(getattr(d, "coords", d.id), getattr(d, "core_on_chip", 0), _slice(d)) for d in mesh.devices.flat]
     # How many devices a host makes of itself is in the mesh already.
     settings = [re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get(s, "")) for s in SETTINGS]

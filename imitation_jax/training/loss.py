@@ -40,11 +40,12 @@ def cross_entropy(
     if on_one_cpu():  # one long row, so that every product is one of plain matrices
         chunk *= x_BSD.shape[0]
         x_BSD, targets_BS, loss_mask_BS = (a.reshape(1, -1, *a.shape[2:]) for a in (x_BSD, targets_BS, loss_mask_BS))
-    return _cross_entropy(x_BSD, unembed_VD, targets_BS, loss_mask_BS, min(chunk, targets_BS.shape[1]))
+    return _cross_entropy(x_BSD, unembed_VD, targets_BS, loss_mask_BS, chunk)
 
 
 def _split(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     """(B, S, ...) -> (M, B, C, ...), zero-filled; zeros bear no loss."""
+    chunk = min(chunk, arrays[0].shape[1])
 
     def split(array):
         pad = -array.shape[1] % chunk
@@ -134,8 +135,8 @@ def _forward(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
 def _backward(chunk, residuals, cotangents):
     del chunk
     dx_BSD, dunembed_VD = residuals
-    scale = cotangents[0]
-    return dx_BSD * scale.astype(dx_BSD.dtype), dunembed_VD * scale.astype(dunembed_VD.dtype), None, None
+    scale = cotangents[0]  # float32, and so is the product
+    return (dx_BSD * scale).astype(dx_BSD.dtype), (dunembed_VD * scale).astype(dunembed_VD.dtype), None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)

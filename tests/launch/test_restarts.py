@@ -40,7 +40,7 @@ def test_an_error_is_final(ended, codes, code):
 def test_crashes_without_end_are_given_up(ended):
     code, starts, said = ended("-6")
     assert (code, starts) == (134, 8)
-    assert "8 starts in a row ended within a minute; giving up" in said
+    assert "8 starts in a row ended within 170 s; giving up" in said
 
 
 def test_checkpoints_without_end_are_not(ended):

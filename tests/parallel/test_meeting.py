@@ -178,3 +178,22 @@ def test_half_a_place_says_what_is_missing(monkeypatch, given, message):
     settings(monkeypatch, **given)
     with pytest.raises(ValueError, match=message):
         find_place(5)
+
+
+def test_a_process_that_was_started_again_takes_its_place(address):
+    host, port = address.split(":")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(receive, Place(address, 3, 0, None), 20)
+        while True:
+            try:
+                killed = socket.create_connection((host, int(port)), 1)
+                break
+            except OSError:
+                time.sleep(0.02)
+        killed.sendall(frame({"process": 1, "count": 3, "name": "killed"}))
+        time.sleep(0.5)
+        killed.close()
+        second = pool.submit(visit, Place(address, 3, 1, None), 20)
+        time.sleep(0.5)
+        names, _ = visit(Place(address, 3, 2, None), 20)
+        assert first.result()[0] == second.result()[0] == names and "killed" not in names

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -58,3 +60,11 @@ def test_a_wrong_flag_is_one_line(spec, reason):
     with pytest.raises(ValueError) as caught:
         parse_mesh(spec, 8)
     assert repr(spec) in str(caught.value) and reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_hosts_of_gpus_are_no_slices():
+    """jax numbers them as slices, but any axis may go from one to the next."""
+    gpus = [
+        SimpleNamespace(id=n, platform="gpu", device_kind="H100", slice_index=n // 2, process_index=0) for n in range(4)
+    ]
+    assert dict(make_mesh("fsdp=-1", gpus).shape)["fsdp"] == 4
