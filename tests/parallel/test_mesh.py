@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
@@ -62,9 +60,13 @@ def test_a_wrong_flag_is_one_line(spec, reason):
     assert repr(spec) in str(caught.value) and reason in str(caught.value) and "\n" not in str(caught.value)
 
 
+class Gpu:
+    platform, device_kind, process_index = "gpu", "NVIDIA H100", 0
+
+    def __init__(self, number):
+        self.id, self.slice_index = number, number // 2
+
+
 def test_hosts_of_gpus_are_no_slices():
     """jax numbers them as slices, but any axis may go from one to the next."""
-    gpus = [
-        SimpleNamespace(id=n, platform="gpu", device_kind="H100", slice_index=n // 2, process_index=0) for n in range(4)
-    ]
-    assert dict(make_mesh("fsdp=-1", gpus).shape)["fsdp"] == 4
+    assert dict(make_mesh("fsdp=-1", [Gpu(number) for number in range(4)]).shape)["fsdp"] == 4
