@@ -120,7 +120,7 @@ def receive(here: Place, wait: int) -> tuple[list[str], dict[int, "Link"]]:
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     try:
-        server = socket.create_server(("", here.port), family=family, dualstack_ipv6=dual, backlog=here.count)
+        server = socket.create_server(("", here.port), family=family, dualstack_ipv6=dual, backlog=here.count + 128)
     except OSError as error:
         raise OSError(
             f"{ADDRESS}={here.address}: port {here.port} cannot be had here ({error.strerror}); end what listens "

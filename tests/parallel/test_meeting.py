@@ -57,7 +57,7 @@ def test_strangers_at_the_port_are_passed_over(address):
         for words in (b"GET / HTTP/1.1\r\n\r\n", frame([1, 2]), frame({"process": 1}), b""):
             for _ in range(100):
                 try:
-                    with socket.create_connection((host, int(port)), 1) as stranger:
+                    with socket.create_connection((host, int(port)), 9) as stranger:
                         stranger.sendall(words)
                     break
                 except ConnectionRefusedError:
