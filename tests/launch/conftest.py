@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import re
 import shlex
 import shutil
@@ -39,7 +40,12 @@ def launch(installed):
         environment = os.environ | installed | {"IMITATION_PAUSE": "0"} | (env or {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         argv = ["bash", str(ROOT / "launch" / script), *map(str, arguments)]
-        return subprocess.Popen(argv, env=environment, text=True, **(pipes | options))
+        # Where these tests run in the background, Ctrl-C is ignored by whatever they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(argv, env=environment, text=True, **(pipes | options))
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def run(script: str, *arguments: str, **options) -> subprocess.CompletedProcess:
         process = start(script, *arguments, **options)
