@@ -2,10 +2,10 @@
 
 import json
 import os
-import signal
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
