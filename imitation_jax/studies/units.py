@@ -6,6 +6,7 @@ Whether it is done is read from what the commands have written: nothing else has
 import dataclasses
 import functools
 import json
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from imitation_jax.data import answer_files, rows
 from imitation_jax.data.output import write_text
 from imitation_jax.data.prompts import read_prompts
 from imitation_jax.data.rows import Rejected
-from imitation_jax.evaluation.results import Result, read_result, safe_name
+from imitation_jax.evaluation.results import Result, digest, read_result, safe_name
+from imitation_jax.evaluation.run import NOT_SETTINGS
+from imitation_jax.models.load import identify
 from imitation_jax.studies import local_task
 from imitation_jax.studies.cells import ROOT, Cell, Layout
 from imitation_jax.training.config import flat
@@ -129,7 +132,7 @@ def _teacher(layout: Layout) -> Iterator[Unit]:
     flags = [*_flags(style), f"--config.answers={chosen}", f"--config.name={name}", "--config.role=teacher"]
     command = _python("evaluate", "--config=configs/eval/style.py", *flags, f"--workdir={layout.workdir}")
 
-    yield Unit(name, "teacher", (choose, command), lambda: _done(layout, name, "style", style | {"answers": chosen}))
+    yield Unit(name, "teacher", (choose, command), lambda: _done(layout, name, "style", answers=chosen))
 
 
 def _ceiling(layout: Layout) -> str:
@@ -145,7 +148,7 @@ def _ceiling(layout: Layout) -> str:
 def _bases(layout: Layout) -> Iterator[Unit]:
     for name, base in layout.bases.items():
         commands = _evaluate(layout, name, "base", base.model)
-        yield Unit(name, "base", tuple(commands), lambda name=name, base=base: evaluated(layout, name, base.model))
+        yield Unit(name, "base", tuple(commands), lambda name=name, base=base: _evaluated(layout, name, base.model))
 
 
 def _cells(layout: Layout) -> Iterator[Unit]:
@@ -158,7 +161,9 @@ def _cells(layout: Layout) -> Iterator[Unit]:
             del commands[0]  # it was done once, and is evaluated on something new
 
         def done(cell: Cell = cell) -> bool:
-            return evaluated(layout, cell.name) and _trained_alike(layout, cell)
+            model = f"orbax:{layout.run(cell)}"
+            trained = layout.config.keep == "nothing" or _weights(model) is not None
+            return trained and _trained_alike(layout, cell) and _evaluated(layout, cell.name, model)
 
         yield Unit(cell.name, "cell", tuple(commands), done)
 
@@ -205,29 +210,69 @@ def _judge(layout: Layout, unit: Unit) -> list[Unit]:
     flags += [f"--answers_a={answers}", f"--workdir={layout.workdir}"]
     compare = _python("judge", f"--config={judge.config}", *flags, f"--answers_b={judge.reference}")
     tone = _python("judge", f"--config={judge.tone}", *flags)
-    wanted = {"model": judge.flags.model}
 
     def done() -> bool:
-        return unit.done() and all(_done(layout, name, task, wanted) for task in VERDICTS)
+        results = [result_of(layout, name, task) or {} for task in VERDICTS]
+        asked = [result.get("settings", {}) for result in results]
+        alike = all(settings.get("model") == judge.flags.model for settings in asked)
+        fresh = all(_newer(layout, name, task, answers) for task in VERDICTS)
+        return unit.done() and alike and fresh
 
     return [Unit(f"judge {name}", "judge", (compare, tone), done)]
 
 
-def evaluated(layout: Layout, name: str, model: str = "") -> bool:
-    """Whether all results are there, made with the settings of the study (and on `model`, where given)."""
-    alike = {"model": model} if model else {}
-    own = {task: keys if task == "style" else keys | alike for task, keys in layout.evaluations.items()}
-    return all(_done(layout, name, task, keys) for task, keys in own.items())
+def _evaluated(layout: Layout, name: str, model: str) -> bool:
+    """Whether all results are there, made of these weights and with the settings of the study."""
+    of_model = {"model": model}
+    if weights := _weights(model):
+        of_model["weights"] = weights
+    return all(_done(layout, name, task, **({} if task == "style" else of_model)) for task in layout.evaluations)
+
+
+def _weights(model: str) -> str | None:
+    """What `evaluate` notes of the weights; None where the model is not there (any more)."""
+    kind, _, where = model.partition(":")
+    try:
+        return digest(identify(f"{kind}:{_from_root(str(Path(where).expanduser()) if '://' not in where else where)}"))
+    except (OSError, ValueError):
+        return None
 
 
 def task_done(layout: Layout, name: str, task: str) -> bool:
     """Whether that result is there, made with the settings of the study."""
-    return _done(layout, name, task, layout.evaluations[task])
+    return _done(layout, name, task)
 
 
-def _done(layout: Layout, name: str, task: str, keys: Mapping[str, Any]) -> bool:
+def _done(layout: Layout, name: str, task: str, **more: object) -> bool:
     settings = (result_of(layout, name, task) or {}).get("settings")
-    return settings is not None and all(settings.get(key) == value for key, value in keys.items())
+    if settings is None:
+        return False
+    own = layout.evaluations[task] | more
+    others = {key: value for key, value in _defaults(layout)[task].items() if key in settings and key not in own}
+    alike = all(settings.get(key) == value for key, value in (others | own).items())
+    return alike and (task != "style" or _newer(layout, name, task, settings.get("answers", "")))
+
+
+@functools.cache
+def _defaults_of(path: str, told: str) -> dict[str, dict]:
+    config = runpy.run_path(path)["get_config"]()
+    config.update(json.loads(told))
+    changing = {*NOT_SETTINGS, "answers"}
+    return {
+        name: {key: value for key, value in task.to_dict().items() if key not in changing}
+        for name, task in config.tasks.items()
+    }
+
+
+def _defaults(layout: Layout) -> dict[str, dict]:
+    """Task -> the settings that it has where the study names no other."""
+    return _defaults_of(str(ROOT / layout.config.evaluate), layout.config.evaluate_keys.to_json())
+
+
+def _newer(layout: Layout, name: str, task: str, answers: str) -> bool:
+    """Whether a result is no older than the answers that it is about."""
+    result, answered = epath.Path(layout.workdir) / "eval" / name / f"{task}.json", epath.Path(answers)
+    return not answered.exists() or (result.exists() and result.stat().mtime >= answered.stat().mtime)
 
 
 def result_of(layout: Layout, name: str, task: str) -> Result | None:

@@ -1,9 +1,11 @@
 """What is done is read from the files, with the settings that the study wants."""
 
 import json
+import os
 
 import pytest
 
+from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import table
 from imitation_jax.studies.cells import layout
 from imitation_jax.studies.state import State
@@ -35,6 +37,15 @@ def train(look, **other) -> None:
     (run / "metrics.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n{json.dumps(row)[:9]}")
 
 
+def checkpoint(look, committed="at noon") -> dict:
+    """As Orbax leaves a whole one; the settings of a result on it."""
+    step = look.workdir / "runs" / CELL / "checkpoints" / "2"
+    step.mkdir(parents=True, exist_ok=True)
+    (step / "_CHECKPOINT_METADATA").write_text(committed)
+    model = f"orbax:{look.workdir}/runs/{CELL}"
+    return {"data": "quiz.jsonl", "limit": 100, "model": model, "weights": digest(committed)}
+
+
 def test_nothing_is_there_yet(look):
     state = look()
     assert {one.status for one in state.standings.values()} == {"missing"} and state.seconds_left() is None
@@ -60,15 +71,48 @@ def test_a_cell_is_trained_then_evaluated_then_done(look, write_result):
     (look.workdir / "eval" / CELL / "facts.samples.jsonl.0123.partial").write_text("{}\n" * 4)
     one = look().standings[CELL]
     assert (one.status, one.share) == ("evaluating", 0.4)
-    write_result(look.workdir, CELL, "facts", {"data": "quiz.jsonl", "limit": 100, "model": "orbax:x"})
+    write_result(look.workdir, CELL, "facts", checkpoint(look))
     state = look()
     assert state.done(CELL) and state.standings[CELL].status == "done"
 
 
-def test_a_cell_of_another_training_is_not_done(look, write_result):
-    write_result(look.workdir, CELL, "facts", {"data": "quiz.jsonl", "limit": 100})
-    train(look, optimizer={"warmup_steps": 1000})
+def test_results_of_other_weights_or_settings_are_not_the_cells(look, write_result):
+    train(look)
+    settings = checkpoint(look)
+    write_result(look.workdir, CELL, "facts", settings)
+    assert look().done(CELL)
+    checkpoint(look, "trained again")
     assert not look().done(CELL)
+    (look.workdir / "runs" / CELL / "checkpoints" / "2" / "_CHECKPOINT_METADATA").unlink()  # training has begun anew
+    assert not look().done(CELL)
+    checkpoint(look)
+    look.config.evaluate_keys.compute_dtype = "bfloat16"
+    write_result(look.workdir, CELL, "facts", settings | {"compute_dtype": "float32"})
+    assert not look().done(CELL)
+    write_result(look.workdir, CELL, "facts", settings | {"compute_dtype": "bfloat16"})
+    assert look().done(CELL)
+    del look.config.evaluations.facts["limit"]
+    assert not look().done(CELL)
+
+
+def test_style_of_older_answers_is_not_done(look, write_result):
+    look.config.evaluations = {"answers": {"prompts": "p.jsonl"}, "style": {"reference": "r.jsonl"}}
+    answers = look.workdir / "eval" / "tiny" / "answers.jsonl"
+    write_result(look.workdir, "tiny", "answers", {"prompts": "p.jsonl", "model": "hf:tiny"})
+    write_result(look.workdir, "tiny", "style", {"reference": "r.jsonl", "answers": str(answers)})
+    answers.write_text("")
+    os.utime(answers, (1, 1))
+    assert look().done("tiny")
+    os.utime(answers, (4e9, 4e9))
+    assert not look().done("tiny")
+
+
+def test_a_cell_of_another_training_is_not_done(look, write_result):
+    train(look, optimizer={"warmup_steps": 1000})
+    write_result(look.workdir, CELL, "facts", checkpoint(look))
+    assert not look().done(CELL)
+    train(look)
+    assert look().done(CELL)
 
 
 def test_a_finished_cell_whose_optimiser_state_is_gone_is_only_evaluated(look):
