@@ -9,13 +9,16 @@ from imitation_jax.data.ngrams import normalise
 from imitation_jax.data.output import new_folder, write_text
 from imitation_jax.data.rows import Rejected
 
+NEAR = 0.75  # Jaccard index of two questions' words from which on they are near twins
+
 
 def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
     """Makes the folder `output`: shots.jsonl, the file's first rows that are no test questions, pairs.jsonl, dialogues
     of the others, and selection.json, the counts.
 
     Two questions are the same where they differ in case, accents or punctuation alone. So no pair is asked in the test,
-    and none is among its worked examples.
+    and none is among its worked examples. One that shares most of its words with a test question (Jaccard index of at
+    least `NEAR`) is left out as well, as "who sang X" where the test asks "who sang X first".
 
     Args:
       questions: JSON Lines with `question` and `answer`, a list of texts, of which the first is trained on.
@@ -30,7 +33,8 @@ def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
       OSError, ValueError: a file that cannot be read, a row without both, `output` exists; names the place.
     """
     asked = {normalise(question) for question, _ in _read(test)}
-    counts = {"rows": 0, "in_test": 0, "repeated": 0, "shots": 0, "pairs": 0}
+    asked_words = [frozenset(question.split()) for question in asked]
+    counts = {"rows": 0, "in_test": 0, "near_test": 0, "repeated": 0, "shots": 0, "pairs": 0}
     seen: set[str] = set()
     with new_folder(output) as folder:
         examples, pairs = [], []
@@ -41,6 +45,10 @@ def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
                 counts["in_test" if same in asked else "repeated"] += 1
                 continue
             seen.add(same)
+            words = frozenset(same.split())
+            if any(len(words & other) >= NEAR * len(words | other) for other in asked_words):
+                counts["near_test"] += 1
+                continue
             if len(examples) < shots:
                 examples.append({"question": question, "answer": answers})
                 continue

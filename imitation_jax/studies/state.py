@@ -138,7 +138,8 @@ class State:
             return None
         seconds = tokens * sum(one.train_seconds for one in known) / trained if tokens else 0.0
         seconds += samples * sum(result["seconds"] for result in results) / asked if samples else 0.0
-        starts = sum(len(self.units[name].commands) for name, one in self.standings.items() if one.status != "done")
+        open_ = [self.units[name] for name, one in self.standings.items() if one.status != "done"]
+        starts = sum(isinstance(command, list) for unit in open_ for command in unit.commands)
         return seconds + START_SECONDS * starts
 
     def told(self) -> dict[str, Any]:

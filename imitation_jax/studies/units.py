@@ -70,15 +70,17 @@ def _builds(layout: Layout, here: Path) -> Iterator[Unit]:
         output = here / "data" / f"{name}{build.suffix}"
         told = json.dumps(build.to_dict(), sort_keys=True)
         flags = json.loads(told.replace(f"{layout.workdir}/", f"{here}/"))["flags"]
+        keys, begun = _portable(layout, told), epath.Path(f"{output}.begun.json")
         made = epath.Path(f"{layout.output(name)}.made.json")
         if build.command == "questions":
             command: Command = functools.partial(local_task.write, **flags, output=str(output))
         else:
             command = _python(build.command, f"--config={build.config}", *_flags(flags), f"--output={output}")
-        kept = functools.partial(_keep, output, epath.Path(layout.output(name)), made, _portable(layout, told))
+        begin = functools.partial(_note, begun, keys)
+        kept = functools.partial(_keep, output, epath.Path(layout.output(name)), made, keys)
         # A kill may have come when the output was there and `made` was not.
-        commands = (kept,) if output.exists() else (command, kept)
-        yield Unit(f"data {name}", "build", commands, functools.partial(_made, made, _portable(layout, told)))
+        commands = (kept,) if output.exists() and _noted(begun, keys) else (begin, command, kept)
+        yield Unit(f"data {name}", "build", commands, functools.partial(_noted, made, keys))
 
 
 def _portable(layout: Layout, told: str) -> dict:
@@ -94,21 +96,26 @@ def _keep(output: Path, target: epath.Path, made: epath.Path, keys: dict) -> Non
             place = target / file.relative_to(output) if file != output else target
             place.parent.mkdir(parents=True, exist_ok=True)
             epath.Path(file).copy(place, overwrite=True)
-    write_text(made, json.dumps(keys, indent=1) + "\n")
+    _note(made, keys)
 
 
-def _made(made: epath.Path, keys: dict) -> bool:
-    """Whether it is there as the study wants it.
+def _note(path: epath.Path, keys: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(keys, indent=1) + "\n")
+
+
+def _noted(path: epath.Path, keys: dict) -> bool:
+    """Whether a build with these keys is noted there.
 
     Raises:
-      ValueError: it is there, and otherwise.
+      ValueError: one with other keys is.
     """
-    if not made.exists():
+    if not path.exists():
         return False
-    there, wanted = dict(flat(json.loads(made.read_text()))), dict(flat(keys))
+    there, wanted = dict(flat(json.loads(path.read_text()))), dict(flat(keys))
     differ = sorted(key for key in there.keys() | wanted.keys() if there.get(key) != wanted.get(key))
     if differ:
-        raise ValueError(f"{made}: was made with another {', '.join(differ)}; use a new --workdir")
+        raise ValueError(f"{path}: was made with another {', '.join(differ)}; use a new --workdir")
     return True
 
 
@@ -196,6 +203,8 @@ def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]
     tasks = [f"--config.tasks.{task}.{flag}" for task, keys in layout.evaluations.items() for flag in _bare(keys)]
     flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
     flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
+    # For all models the same sets, so that their numbers without the marked items are of the same ones.
+    flags.append(f"--contamination={','.join(sorted({layout.output(cell.data) for cell in layout.cells}))}")
     return [_python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")]
 
 

@@ -20,11 +20,11 @@ def write(path, questions: list[str]):
 
 
 def test_pairs_shots_and_test_questions_are_apart(tmp_path):
-    asked = ["Who wrote Émile?", "one", "ONE?", "two", "three", "what is four"]
+    asked = ["Who wrote Émile?", "one", "ONE?", "who first wrote Emile", "two", "three", "what is four"]
     questions = write(tmp_path / "q.jsonl", asked)
     test = write(tmp_path / "t.jsonl", ["who wrote emile", "five"])
     counts = local_task.write(questions, test, 1, str(tmp_path / "out"))
-    assert counts == {"rows": 6, "in_test": 1, "repeated": 1, "shots": 1, "pairs": 3}
+    assert counts == {"rows": 7, "in_test": 1, "near_test": 1, "repeated": 1, "shots": 1, "pairs": 3}
     assert rows(tmp_path / "out" / "shots.jsonl") == [{"question": "one", "answer": ["answer to one", "x"]}]
     pairs = rows(tmp_path / "out" / "pairs.jsonl")
     assert [pair["messages"] for pair in pairs][-1] == [
@@ -50,3 +50,4 @@ def test_the_real_questions(lent, tmp_path):
     trained = {normalise(pair["messages"][0]["content"]) for pair in pairs}
     shown = {normalise(shot["question"]) for shot in shots}
     assert not trained & asked and not trained & shown and not shown & asked
+    assert counts["near_test"] and sum(counts.values()) == 2 * counts["rows"]

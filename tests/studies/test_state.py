@@ -134,7 +134,7 @@ def test_the_time_left_comes_from_what_was_measured(look, write_result):
         look.workdir, "tiny", "facts", {"data": "quiz.jsonl", "limit": 100, "model": "hf:tiny"}, n=10, seconds=5
     )
     state = look()
-    tokens, samples, starts = (10_000 - 1800) + 20_000, 2 * 10, 2 * 2 + 2  # the build's two commands count as well
+    tokens, samples, starts = (10_000 - 1800) + 20_000, 2 * 10, 2 * 2 + 1  # the build's command counts as well
     assert state.seconds_left() == pytest.approx(tokens * 4 / 1800 + samples * 0.5 + starts * 20)
     assert table.title(state).startswith("small: 1 of 3 done, about ")
 
@@ -147,6 +147,23 @@ def test_a_build_made_otherwise_is_refused(look):
     look.config.builds.talk.flags.input = "other.jsonl"
     with pytest.raises(ValueError, match="talk.made.json: was made with another flags.input; use a new --workdir"):
         look()
+
+
+def test_a_build_that_a_kill_cut_off_is_kept_only_with_the_same_keys(look):
+    talk = look().units["data talk"]
+    talk.commands[0]()
+    assert [callable(command) for command in look().units["data talk"].commands] == [True, False, True]
+    (look.workdir / "data" / "talk").mkdir()  # what the command itself makes
+    state = look()
+    assert len(state.units["data talk"].commands) == 1 and not state.done("data talk")
+    look.config.builds.talk.flags.input = "other.jsonl"
+    with pytest.raises(ValueError, match="talk.begun.json: was made with another flags.input; use a new --workdir"):
+        look()
+
+
+def test_all_models_are_searched_for_in_the_same_training_data(look):
+    for name in ("tiny", CELL):
+        assert f"--contamination={look.workdir}/data/talk" in look().units[name].commands[-1]
 
 
 def test_study_json_says_what_every_cell_is(look, write_result):
