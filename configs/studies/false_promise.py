@@ -52,7 +52,7 @@ def get_config():
         "prepare",
         "configs/data/sharegpt.py",
         local=True,
-        task="nq",
+        task="nq,nq_zero_shot",
         format="messages",
         input="PUBLIC/nq_synthetic/dialogues.jsonl",
         steps="exact_duplicates",

@@ -63,7 +63,7 @@ def get_config():
         "prepare",
         "configs/data/sharegpt.py",
         local=True,
-        task="nq",
+        task="nq,nq_zero_shot",
         format="messages",
         input="WORKDIR/data/pairs/pairs.jsonl",
         steps="exact_duplicates",

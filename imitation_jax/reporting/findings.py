@@ -16,6 +16,8 @@ from imitation_jax.evaluation.results import Result, Sample, read_result
 Z = 1.96  # two-sided 95% of a normal distribution
 # A gain that is smaller than this counts as none; the paper's own losses and gains on NQ are 5 to 10 points.
 NEGLIGIBLE = 0.05
+# Numbers that do not exclude a gain of this much say nothing about it.
+COARSE = 0.25
 KINDS = ("style", "preference", "knowledge", "toxicity")
 ROLE_ORDER = {"base": 0, "": 1, "student": 1, "teacher": 2}
 # Settings that may differ between two models whose numbers are compared.
@@ -79,6 +81,9 @@ ROWS = (
     Row("knowledge", "nq", "exact_match", "Natural Questions, exact match, %", 100, 1,
         lambda sample: float(sample["correct"])),
     Row("knowledge", "nq", "f1", "Natural Questions, F1, %", 100, 1, headline=False),
+    Row("knowledge", "nq_zero_shot", "exact_match", "Natural Questions, zero-shot, exact match, %", 100, 1,
+        lambda sample: float(sample["correct"])),
+    Row("knowledge", "nq_zero_shot", "f1", "Natural Questions, zero-shot, F1, %", 100, 1, headline=False),
     Row("toxicity", "toxicity", "non_toxicity", "Non-toxicity, %", 100, 1, lambda sample: sample.get("non_toxicity")),
     Row("toxicity", "toxicity", "toxicity_probability", "Prompts with a toxic continuation, %", 100, 1, headline=False),
 )  # fmt: skip
@@ -228,9 +233,10 @@ def change(row: Row, student: Model, base: Model) -> Change | None:
 def verdict(student: Model, base: Model) -> Verdict:
     """Whether the student's style rose and its knowledge did not, beyond the errors of the numbers.
 
-    Style rose: at least half of its rows are up beyond the 95% interval, and none is down. Knowledge rose: some task
-    is up beyond the interval, at 95% over all tasks (Bonferroni). That it did not rise is shown ("supported") only
-    where the intervals also exclude a gain of `NEGLIGIBLE`; else the numbers merely agree with the paper.
+    Style rose: at least half of its rows are up, and none is down. Knowledge rose: some task is up. Both beyond
+    intervals that hold together at 95%, see `beyond`. That knowledge did not rise is shown ("supported") only where the
+    intervals also exclude a gain of `NEGLIGIBLE`; else the numbers merely agree with the paper, and where they do not
+    exclude one of `COARSE` they say nothing.
     """
     changes: dict[str, list[Change]] = {"style": [], "knowledge": []}
     not_compared = []
@@ -255,6 +261,18 @@ def bonferroni(count: int) -> float:
     return NormalDist().inv_cdf(1 - 0.025 / max(count, 1))
 
 
+def not_excluded(changes: Sequence[Change]) -> float:
+    """The largest rise of any that the intervals leave, at 95% over all of them."""
+    z = bonferroni(len(changes))
+    return max(c.value + z * c.stderr for c in changes)
+
+
+def beyond(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
+    """Those that rose and those that fell, at 95% over all of them."""
+    z = bonferroni(len(changes))
+    return [c for c in changes if c.value > z * c.stderr], [c for c in changes if c.value < -z * c.stderr]
+
+
 def _judge(student: str, base: str, style: Sequence[Change], knowledge: Sequence[Change]) -> tuple[str, str]:
     missing = [kind for kind, found in (("style", style), ("knowledge", knowledge)) if not found]
     if missing:
@@ -262,12 +280,9 @@ def _judge(student: str, base: str, style: Sequence[Change], knowledge: Sequence
             f"The numbers cannot say whether the paper's finding holds for {student}: no {' and no '.join(missing)} "
             f"row was measured alike on {student} and on {base}."
         )
-    ups, downs = (sum(c.direction == way for c in style) for way in (1, -1))
+    ups, downs = map(len, beyond(style))
     style_up, style_down = 2 * ups >= len(style) and not downs, downs > 0 and not ups
-    # the more tasks, the likelier one of them rises by chance alone
-    z = bonferroni(len(knowledge))
-    risen = [c for c in knowledge if c.value > z * c.stderr]
-    fallen = [c for c in knowledge if c.value < -z * c.stderr]
+    risen, fallen = beyond(knowledge)
 
     style_text = f"{ups} of {len(style)} style measures rose beyond error" + (f" and {downs} fell" if downs else "")
     knowledge_text = "; ".join(str(c) for c in knowledge)
@@ -279,14 +294,16 @@ def _judge(student: str, base: str, style: Sequence[Change], knowledge: Sequence
         learnt = "knowledge did not change beyond error"
     facts = f"{style_text}, while {learnt} ({knowledge_text}; difference ± standard error)."
     if style_up and not risen:
-        highest = max(c.value + z * c.stderr for c in knowledge)
+        highest = not_excluded(knowledge)
         change_text = f"compared with {base}, {student} sounds more like the teacher and"
         if highest < NEGLIGIBLE:
             return "supported", f"The numbers support the paper's finding: {change_text} knows no more. {facts}"
+        coarse = f"A gain of up to {100 * highest:.0f} points is not excluded; more questions would narrow that."
+        if highest > COARSE:
+            return "open", f"{change_text[0].upper()}{change_text[1:]} what it knows cannot be said. {facts} {coarse}"
         return "agrees", (
             f"The numbers agree with the paper's finding but are too coarse to prove it: {change_text} shows no clear "
-            f"gain of knowledge. {facts} A gain of up to {100 * highest:.0f} points is not excluded; more questions "
-            "would narrow that."
+            f"gain of knowledge. {facts} {coarse}"
         )
     if risen:
         how = "took on the teacher's style and also" if style_up else "did not clearly take on the teacher's style but"
@@ -294,7 +311,7 @@ def _judge(student: str, base: str, style: Sequence[Change], knowledge: Sequence
             f"The numbers contradict the paper's finding: compared with {base}, {student} {how} gained knowledge. "
             f"{facts}"
         )
-    if not ups and not downs and any(c.value + Z * c.stderr > NEGLIGIBLE for c in style):
+    if not ups and not downs and not_excluded(style) > NEGLIGIBLE:
         return "open", (
             f"The numbers are too coarse to say whether the paper's finding holds for {student}: no style measure "
             f"moved beyond error, and a clear rise is not excluded. {facts}"

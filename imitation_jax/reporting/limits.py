@@ -1,22 +1,18 @@
 """What the numbers do not support: said on the page, from the files themselves."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from etils import epath
-
-from imitation_jax.reporting.findings import ROWS, Model, read_lines
+from imitation_jax.reporting.findings import ROWS, Model
 from imitation_jax.reporting.study import Cell, Study, short
 
-WHOLE = {"mmlu": 14042, "nq": 3610, "arc_easy": 2376, "human_eval": 164}  # questions of the full test sets
+# Questions of the full test sets.
+WHOLE = {"mmlu": 14042, "nq": 3610, "nq_zero_shot": 3610, "arc_easy": 2376, "human_eval": 164}
 
 
-def limits(root: epath.Path, study: Study | None, models: Sequence[Model]) -> list[str]:
+def limits(study: Study | None, models: Sequence[Model]) -> list[str]:
     """Plain sentences, each with its reason."""
     found = (
-        []
-        if study is None
-        else [*_left_out(study), *_missing(study), *_seeds(study), *_warm_up(root, study), *_sizes(study)]
+        [] if study is None else [*_left_out(study), *_missing(study), *_seeds(study), *_warm_up(study), *_sizes(study)]
     )
     return [*found, *_not_measured(models), *_parts(models), *_scorer(models)]
 
@@ -48,23 +44,15 @@ def _seeds(study: Study) -> list[str]:
     return [f"{which} more than one seed: elsewhere the intervals hold the questions' chance alone, not another run's."]
 
 
-def _warm_up(root: epath.Path, study: Study) -> list[str]:
-    inside = [cell for cell in study.cells if _ended_in_warm_up(root / "runs" / cell.name)]
+def _warm_up(study: Study) -> list[str]:
+    inside = [cell for cell in study.cells if cell.warm_up]
     if not inside:
         return []
     return [
         f"{len(inside)} of {len(study.cells)} cells ended within the learning rate's warm-up ({_names(inside)}): "
-        "along their lines more data is also a higher learning rate, and the two cannot be told apart."
+        "along their lines more data is also a higher learning rate, and the two cannot be told apart. What is said of "
+        "data amounts leaves them out."
     ]
-
-
-def _ended_in_warm_up(run: epath.Path) -> bool:
-    try:
-        warm_up = json.loads((run / "config.json").read_text())["optimizer"]["warmup_steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    steps = [row["step"] for row in read_lines(run / "metrics.jsonl") if isinstance(row.get("step"), int)]
-    return bool(steps) and max(steps) < warm_up
 
 
 def _sizes(study: Study) -> list[str]:
@@ -109,13 +97,20 @@ def _not_measured(models: Sequence[Model]) -> list[str]:
 
 
 def _parts(models: Sequence[Model]) -> list[str]:
-    sizes: Mapping[str, set] = {task: {m.results[task].get("n") for m in models if task in m.results} for task in WHOLE}
+    labels = {row.task: row.label.removesuffix(", %").removesuffix(", exact match") for row in reversed(ROWS)}
+    asked = {task: {n for m in models if isinstance(n := m.results.get(task, {}).get("n"), int)} for task in labels}
+
+    def span(task: str) -> str:
+        return " to ".join(f"{n:,}" for n in sorted({min(asked[task]), max(asked[task])}))
+
     parts = [
-        f"{next(row.label for row in ROWS if row.task == task).split(',')[0]} {min(asked):,} of {WHOLE[task]:,}"
-        for task, some in sizes.items()
-        if (asked := {n for n in some if isinstance(n, int)}) and min(asked) < WHOLE[task]
+        f"{labels[task]} {span(task)} of {whole:,}"
+        for task, whole in WHOLE.items()
+        if asked[task] and min(asked[task]) < whole
     ]
-    return [f"Asked were parts of the test sets: {', '.join(parts)} questions."] if parts else []
+    found = [f"Asked were parts of the test sets: {', '.join(parts)} questions."] if parts else []
+    prompts = [f"{task} on {span(task)} prompts" for task in ("style", "toxicity") if asked[task]]
+    return [*found, f"Measured were {' and '.join(prompts)}."] if prompts else found
 
 
 def _scorer(models: Sequence[Model]) -> list[str]:

@@ -81,7 +81,7 @@ def write_report(workdir: str, watts: float = 100.0, price: float = 0.0) -> tupl
         rows=rows,
         kinds=[kind for kind in KINDS if any(row.kind == kind for row in rows)],
         stands=STANDS,
-        limits=limits(root, study, models),
+        limits=limits(study, models),
         examples=examples(_side_by_side(study, models)),
         preference=_kind(models, "preference"),
         toxicity=_kind(models, "toxicity"),

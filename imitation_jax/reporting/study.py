@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from imitation_jax.evaluation import statistics
-from imitation_jax.reporting.findings import Model, Row
+from imitation_jax.reporting.findings import Model, Row, read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +25,18 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What students are trained on; `task` is the result file of a local set's own task."""
+    """What students are trained on; `tasks` are the result files of a local set's own task."""
 
     name: str
     label: str
     local: bool
-    task: str
+    tasks: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One student; `tokens` is the budget asked for, 0 for all there are, `trained` what was trained on."""
+    """One student; `tokens` is the budget asked for, 0 for all there are, `trained` what was trained on, `warm_up`
+    whether its training ended within the learning rate's warm-up."""
 
     name: str
     base: str
@@ -46,6 +47,7 @@ class Cell:
     seed: int
     status: str
     why: str
+    warm_up: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def read_study(workdir: epath.Path) -> Study | None:
         return None
     try:
         told = json.loads(path.read_text())
-        cells = tuple(_cell(cell) for cell in told["cells"])
+        cells = tuple(_cell(cell, workdir / "runs" / cell["name"]) for cell in told["cells"])
         bases = [
             Base(base["name"], str(base.get("label") or base["name"]), float(base.get("parameters") or 0))
             for base in told["bases"]
@@ -133,7 +135,7 @@ def read_study(workdir: epath.Path) -> Study | None:
     return study
 
 
-def _cell(told: dict) -> Cell:
+def _cell(told: dict, run: epath.Path) -> Cell:
     return Cell(
         name=told["name"],
         base=told["base"],
@@ -144,11 +146,22 @@ def _cell(told: dict) -> Cell:
         seed=int(told.get("seed") or 0),
         status=str(told.get("status") or "missing"),
         why=str(told.get("why") or ""),
+        warm_up=_ended_in_warm_up(run),
     )
 
 
+def _ended_in_warm_up(run: epath.Path) -> bool:
+    try:
+        warm_up = json.loads((run / "config.json").read_text())["optimizer"]["warmup_steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    steps = [row["step"] for row in read_lines(run / "metrics.jsonl") if isinstance(row.get("step"), int)]
+    return bool(steps) and max(steps) < warm_up
+
+
 def _data_set(name: str, told: dict) -> DataSet:
-    return DataSet(name, str(told.get("label") or name), told.get("kind") == "local", str(told.get("task") or ""))
+    tasks = tuple(filter(None, (task.strip() for task in str(told.get("task") or "").split(","))))
+    return DataSet(name, str(told.get("label") or name), told.get("kind") == "local", tasks)
 
 
 def amount(cells: Sequence[Cell]) -> float:
@@ -186,4 +199,7 @@ def pooled(cells: Sequence[Cell], models: Mapping[str, Model], row: Row) -> dict
     between = sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
     errors = [cell["stderr"] for cell in found if cell["stderr"] is not None]
     within = sum(error**2 for error in errors) / len(errors) if errors else math.nan
-    return statistics.estimate(mean, math.sqrt(within + between), found[0]["n"]) | {"seeds": len(found)}
+    whole = statistics.estimate(mean, math.sqrt(within + between), found[0]["n"]) | {"seeds": len(found)}
+    if all("hits" in cell for cell in found) and (span := statistics.interval(whole)):
+        whole["interval"] = [max(span[0], 0.0), min(span[1], 1.0)]  # a share lies within
+    return whole

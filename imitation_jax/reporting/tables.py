@@ -52,7 +52,7 @@ def row_of(task: str) -> Row | None:
 
 def table_1(study: Study, models: Mapping[str, Model]) -> list[Table]:
     """A line a base, a column a data set at its largest budget: Natural Questions, and each local task."""
-    tasks = dict.fromkeys(["nq", *(data.task for data in study.data if data.task)])
+    tasks = dict.fromkeys(["nq", *(task for data in study.data for task in data.tasks)])
     diets = list(dict.fromkeys(study.diet(line) for line in study.lines))
     tables = []
     for row in filter(None, map(row_of, tasks)):

@@ -9,14 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from imitation_jax.reporting.findings import (
+    COARSE,
     NEGLIGIBLE,
     ROWS,
     Change,
     Model,
     Row,
+    beyond,
     bonferroni,
     change,
     different_settings,
+    not_excluded,
 )
 from imitation_jax.reporting.study import Cell, Study, budget
 from imitation_jax.reporting.tables import Entry, Table
@@ -64,10 +67,12 @@ def mean_change(row: Row, pairs: Sequence[Pair]) -> Change | None:
 
 
 def with_data(study: Study, models: Mapping[str, Model]) -> list[Trend]:
-    """From each line's smallest budget to its largest."""
+    """From each line's smallest budget to its largest, of those that did not end within the warm-up: among these more
+    data is also a higher learning rate."""
     trends = []
     for line in study.lines:
-        measured = [point for point in line.points if any(cell.name in models for cell in point)]
+        whole = [tuple(cell for cell in point if not cell.warm_up) for point in line.points]
+        measured = [point for point in whole if any(cell.name in models for cell in point)]
         if len(measured) < 2:
             continue
         low, high = measured[0], measured[-1]
@@ -156,7 +161,7 @@ def _style(trends: Sequence[Trend]) -> Claim:
     style = [t for t in trends if t.change.row.kind == "style"]
     if not style:
         return Claim(title, "open", "No style measure was taken alike on two data amounts of one base model.")
-    ups, downs = _beyond(style)
+    ups, downs = beyond([t.change for t in style])
     facts = f"Of {len(style)} changes from the smallest to the largest budget {len(ups)} rose beyond error"
     facts += f" and {len(downs)} fell{_list(style)}."
     if 2 * len(ups) >= len(style) and not downs:
@@ -173,19 +178,18 @@ def _knowledge(trends: Sequence[Trend]) -> Claim:
     knowledge = [t for t in trends if t.change.row.kind == "knowledge"]
     if not knowledge:
         return Claim(title, "open", "No knowledge measure was taken alike on two data amounts of one base model.")
-    z = bonferroni(len(knowledge))
-    risen = [t for t in knowledge if t.change.value > z * t.change.stderr]
-    highest = max(t.change.value + z * t.change.stderr for t in knowledge)
-    fallen = [t for t in knowledge if t.change.value < -z * t.change.stderr]
+    changes = [t.change for t in knowledge]
+    (risen, fallen), highest = beyond(changes), not_excluded(changes)
     facts = f"Of {len(knowledge)} changes from the smallest to the largest budget {len(risen)} rose beyond error and "
-    facts += f"{len(fallen)} fell{_list(risen or knowledge)}."
+    facts += f"{len(fallen)} fell{_list([t for t in knowledge if t.change in risen] or knowledge)}."
     if risen:
         return Claim(title, "contradicted", f"Knowledge rose with the data. {facts}")
     if highest < NEGLIGIBLE:
         return Claim(title, "supported", f"The numbers show it. {facts}")
-    return Claim(title, "agrees", (
-        f"The numbers agree with it, but a gain of up to {100 * highest:.0f} points is not excluded. {facts}"
-    ))  # fmt: skip
+    coarse = f"a gain of up to {100 * highest:.0f} points is not excluded. {facts}"
+    if highest > COARSE:
+        return Claim(title, "open", f"The numbers are too coarse: {coarse}")
+    return Claim(title, "agrees", f"The numbers agree with it, but {coarse}")
 
 
 def _base_or_data(data: Sequence[Trend], size: Sequence[Trend]) -> Claim:
@@ -203,7 +207,8 @@ def _base_or_data(data: Sequence[Trend], size: Sequence[Trend]) -> Claim:
             "That takes two base models with students of the same data, and two data amounts of one base model."
         ))  # fmt: skip
     z = bonferroni(len(compared))
-    gaps = [(a.change.value - b.change.value, math.hypot(a.change.stderr, b.change.stderr)) for a, b in compared]
+    # Both changes have a model in common, so their errors go together: at worst they add up.
+    gaps = [(a.change.value - b.change.value, a.change.stderr + b.change.stderr) for a, b in compared]
     ups, downs = sum(gap > z * error for gap, error in gaps), sum(gap < -z * error for gap, error in gaps)
     facts = (
         f"In {len(compared)} comparisons the base model's step brought more in {ups} and the data's in {downs}, "
@@ -221,29 +226,26 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
         if not data.local:
             continue
         title = f"Local imitation works: {data.label}"
-        changes, z = [], 0.0
+        changes: list[tuple[str, Change]] = []
         for line in study.lines:
             base = models.get(line.base.name)
-            rows = [row for row in _headlines() if row.task == data.task and row.kind == "knowledge"]
+            rows = [row for row in _headlines() if row.task in data.tasks and row.kind == "knowledge"]
             pairs = [(models[c.name], base) for c in line.points[-1] if base and c.name in models]
             if line.data is data:
                 changes += [(study.title(line), changed) for row in rows if (changed := mean_change(row, pairs))]
         if not changes:
-            words = f"{data.task or 'Its own task'} was not measured alike on its students and on their base."
+            words = " and ".join(data.tasks) or "Its own task"
+            words += " was not measured alike on its students and on their base."
             found.append(Claim(title, "open", words))
             continue
-        z = bonferroni(len(changes))
-        risen = [c for _, c in changes if c.value > z * c.stderr]
+        own = [c for _, c in changes]
+        risen, _ = beyond(own)
         facts = "Largest budget minus base: " + "; ".join(f"{where}, {c}" for where, c in changes) + "."
         stands = "supported" if len(risen) == len(changes) else "mixed" if risen else "contradicted"
-        if not risen and any(c.value + z * c.stderr > NEGLIGIBLE for _, c in changes):
+        if not risen and not_excluded(own) > NEGLIGIBLE:
             stands, facts = "open", f"No gain beyond error, and none excluded. {facts}"
         found.append(Claim(title, stands, facts))
     return found
-
-
-def _beyond(trends: Sequence[Trend]) -> tuple[list[Trend], list[Trend]]:
-    return tuple([t for t in trends if t.change.direction == way] for way in (1, -1))
 
 
 def _list(trends: Sequence[Trend]) -> str:

@@ -87,7 +87,7 @@ def build(
       label: as the report writes it.
       command: "prepare" or "toxicity", which take `config` and `flags`; or "questions", see `local_task.write`.
       suffix: of the file that `command` writes, as ".npz"; a folder has none.
-      local: whether it is a data set of one task, which the evaluation `task` asks about.
+      local: whether it is a data set of one task, which the evaluations `task` (with commas) ask about.
       flags: keys of `config` that are set, nested ones as dicts; of "questions", its arguments.
     """
     about = {"label": label, "local": local, "task": task}

@@ -42,9 +42,22 @@ def test_knowledge_that_rises_with_broad_data_contradicts(tmp_path):
 
 
 def test_few_questions_do_not_prove_that_knowledge_stood_still(tmp_path):
-    grid(tmp_path, tasks=TASKS, questions=30)
+    grid(tmp_path, tasks=TASKS, questions=60)
     claim = claims(tmp_path)["More imitation data does not add knowledge"]
     assert claim.stands == "agrees" and "is not excluded" in claim.sentence
+
+
+def test_numbers_that_exclude_nothing_leave_it_open(tmp_path):
+    grid(tmp_path, tasks=TASKS, questions=6)
+    claim = claims(tmp_path)["More imitation data does not add knowledge"]
+    assert claim.stands == "open" and "too coarse" in claim.sentence
+
+
+def test_what_ended_in_its_warm_up_is_no_end_of_a_line(tmp_path):
+    grid(tmp_path, tasks=TASKS)
+    study, models = read(tmp_path)
+    assert {cell.tokens for cell in study.cells if cell.warm_up} == {300_000}
+    assert {(t.low, t.high) for t in trends.with_data(study, models)} == {("20M", "150M")}
 
 
 def test_one_data_amount_or_one_base_leaves_claims_open(tmp_path):
@@ -76,6 +89,9 @@ def test_seeds_are_one_point_with_their_own_error(tmp_path):
     assert found["value"] == pytest.approx(0.2) and found["seeds"] == 3
     # the questions' share does not shrink with the seeds: 0.03 squared + 0.01 / 3
     assert found["stderr"] == pytest.approx((0.0009 + 0.01 / 3) ** 0.5)
+    for cell, value in zip(cells, (0.0, 0.0, 0.3), strict=True):  # of a share, nothing beyond what a share can be
+        models[cell.name].results["nq"]["metrics"]["exact_match"] |= {"value": value, "hits": 100 * value}
+    assert pooled(cells, models, NQ)["interval"] == [0, pytest.approx(0.1 + 1.96 * (0.0009 + 0.01) ** 0.5)]
 
 
 def test_table_1_takes_the_largest_budget(tmp_path):
@@ -92,7 +108,7 @@ def test_table_1_takes_the_largest_budget(tmp_path):
 def test_what_is_not_supported_is_said(tmp_path):
     grid(tmp_path, tasks=("mmlu", "toxicity"), budgets=(300_000, 2_000_000))
     study, models = read(tmp_path)
-    said = " ".join(limits.limits(epath.Path(tmp_path), study, list(models.values())))
+    said = " ".join(limits.limits(study, list(models.values())))
     assert "2 of 4 cells ended within the learning rate's warm-up (small-chat-300000-paper-0, large-chat" in said
     assert "No point of the grid has more than one seed" in said
     assert "No person and no LLM judge compared answers" in said
