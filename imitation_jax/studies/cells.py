@@ -2,6 +2,7 @@
 
 import dataclasses
 import graphlib
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,18 @@ def layout(config: ConfigDict, workdir: str, scale: float) -> Layout:
     if not 0 < scale <= 1:
         raise ValueError(f"--scale={scale} must lie above 0 and be at most 1")
     config = config.copy_and_resolve_references()
-    if config.public and not Path(config.public).expanduser().is_dir():
-        raise ValueError(f"config.public={config.public}: no such folder")
-    if not config.public:
+    if config.public:
+        config.public = _absolute(config.public)
+        if not epath.Path(config.public).is_dir():
+            raise ValueError(f"config.public={config.public}: no such folder")
+    else:
         config.update(config.without_public)
     if config.keep not in KEPT:
         raise ValueError(f"config.keep={config.keep!r} is none of {', '.join(KEPT)}")
-    if "://" not in workdir:
-        workdir = str(Path(workdir).expanduser().resolve())
+    workdir = _absolute(workdir)
     folders = {"WORKDIR/": f"{workdir}/"}
     if config.public:
-        folders["PUBLIC/"] = f"{Path(config.public).expanduser().resolve()}/"
+        folders["PUBLIC/"] = f"{config.public}/"
     missing = dict(_missing(config))
     config = ConfigDict(_whole(config.to_dict(), folders), sort_keys=False)
 
@@ -108,10 +110,20 @@ def layout(config: ConfigDict, workdir: str, scale: float) -> Layout:
         for cell in _cells(f"config.grids.{name}", grid, config, scale):
             if f"data {cell.data}" in left_out:
                 left_out[cell.name] = f"no data: {left_out[f'data {cell.data}']}"
-            else:
-                cells.setdefault(cell.name, cell)
+            elif cells.setdefault(cell.name, cell) != cell:
+                raise ValueError(
+                    f"config.grids.{name}: two cells are called {cell.name}; give config.bases.{cell.base}.prefix, or "
+                    "the data sets and schedules, names that tell them apart"
+                )
     if not cells:
         raise ValueError(f"config.grids: no cell can be run ({next(iter(left_out.values()), 'there is no grid')})")
+    for what, named, used in (
+        ("bases", config.bases, {cell.base for cell in cells.values()}),
+        ("builds", config.builds, {cell.data for cell in cells.values()}),
+    ):
+        labels = sorted(named[name].label for name in used)
+        if twice := next((label for label, after in itertools.pairwise(labels) if label == after), None):
+            raise ValueError(f"config.{what}: two have the label {twice!r}, by which the report knows them")
     if not evaluations:
         raise ValueError(f"config.evaluations: none can be run ({next(iter(left_out.values()), 'there is none')})")
     if not config.judge.flags.model:
@@ -121,6 +133,10 @@ def layout(config: ConfigDict, workdir: str, scale: float) -> Layout:
     # By data set and from few tokens to many, so that the first numbers come soon.
     ordered = sorted(cells.values(), key=lambda cell: (cell.tokens == ALL, cell.tokens))
     return Layout(config.name, config, workdir, scale, builds, ordered, evaluations, left_out)
+
+
+def _absolute(folder: str) -> str:
+    return folder.rstrip("/") if "://" in folder else str(Path(folder).expanduser().resolve())
 
 
 def _cells(where: str, grid: ConfigDict, config: ConfigDict, scale: float) -> Iterator[Cell]:
@@ -203,12 +219,11 @@ def strings(tree: Any) -> Iterator[str]:
 
 def _missing(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """Public paths that are not there, as they are whole -> why."""
-    folder = Path(config.public).expanduser().resolve() if config.public else None
     for text in strings(config.to_dict()):
         for path in text.split(","):
             if path.startswith("PUBLIC/"):
-                whole = str(folder / path.removeprefix("PUBLIC/")) if folder else path
-                if folder is None:
+                whole = f"{config.public}/{path.removeprefix('PUBLIC/')}" if config.public else path
+                if not config.public:
                     yield whole, f"{path.removeprefix('PUBLIC/')} is public data, and config.public is empty"
                 elif not epath.Path(whole).exists():
                     yield whole, f"{whole}: no such file"

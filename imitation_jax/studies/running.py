@@ -61,23 +61,17 @@ def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callabl
     Raises:
       Stopped: SIGTERM or Ctrl-C came.
     """
-    needed: dict[str, str] = {}  # what all later units cannot do without -> why it is not there
     with told_to_stop() as stopped:
         for unit in todo:
             if state.done(unit.name):
                 continue
-            if needed and unit.kind not in ("fetch", "build"):
-                state.failed[unit.name] = "; ".join(needed.values())
-                state.look(unit.name)
-                continue
-            state.running.add(unit.name)
-            why = _do(state, unit, here, lock, show, stopped)
-            state.running.discard(unit.name)
+            if not (why := state.blocked(unit)):
+                state.running.add(unit.name)
+                why = _do(state, unit, here, lock, show, stopped)
+                state.running.discard(unit.name)
             if why:
                 logging.error("%s failed: %s", unit.name, why)
                 state.failed[unit.name] = why
-                if unit.kind in ("fetch", "build"):
-                    needed[unit.name] = f"{unit.name} failed: {why}"
             state.look(unit.name)
             state.write()
             show(unit.name)
@@ -108,6 +102,7 @@ def _do(
                 raise Stopped
             if time.monotonic() - last > 4 * POLL_SECONDS:
                 state.look(unit.name)
+                state.write()
                 show(unit.name)
                 last = time.monotonic()
         if process.returncode:

@@ -62,6 +62,15 @@ class State:
         """Whether the unit was done when it was last looked at."""
         return name in self._done
 
+    def blocked(self, unit: Unit) -> str:
+        """Why the unit cannot be begun, as what it needs has failed; else ""."""
+        if unit.kind in ("fetch", "build"):
+            return ""
+        needed = [name for name in self.failed if self.units[name].kind in ("fetch", "build")]
+        if unit.kind == "judge":
+            needed.append(unit.name.removeprefix("judge "))
+        return "; ".join(f"{name} failed: {self.failed[name]}" for name in needed if name in self.failed)
+
     def _standing(self, unit: Unit) -> Standing:
         standing = Standing("missing")
         if unit.kind in ("fetch", "build", "judge"):

@@ -66,6 +66,7 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
                     handing.run(state, far, here, lock, show, launcher)
                     running.run(state, [unit for unit in todo if unit.kind in ("teacher", "judge")], here, lock, show)
         except running.Stopped:
+            state.write()
             logging.info("stopped; the same command goes on from here")
             return False
         for name in state.units:  # a kill may have come before

@@ -85,7 +85,7 @@ def _builds(layout: Layout, here: Path) -> Iterator[Unit]:
 
 def _portable(layout: Layout, told: str) -> dict:
     """A build's keys without where the folders are."""
-    public = Path(layout.config.public).expanduser().resolve() if layout.config.public else "PUBLIC"
+    public = layout.config.public or "PUBLIC"
     return json.loads(told.replace(f"{layout.workdir}/", "WORKDIR/").replace(f"{public}/", "PUBLIC/"))
 
 

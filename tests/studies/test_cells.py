@@ -76,6 +76,17 @@ def test_what_lacks_public_data_is_left_out_and_said(make_config, tmp_path):
         (lambda c: c.grids.main.update(tokens="many"), "config.grids.main.tokens='many': must be whole numbers"),
         (lambda c: c.update(keep="some"), "config.keep='some' is none of all, weights, nothing"),
         (lambda c: c.update(public="/nowhere"), "config.public=/nowhere: no such folder"),
+        (
+            lambda c: c.builds.update(talks=c.builds.talk) or c.grids.main.update(data="talk,talks"),
+            "builds: two have the label 'Talk'",
+        ),
+        (
+            lambda c: (
+                c.bases.update({"tiny-talk": studies.base("hf:x", "X", 1, "x.py", prefix="tiny")})
+                or c.grids.main.update(bases="tiny,tiny-talk")
+            ),
+            "two cells are called tiny-talk-10k-flat; give config.bases.tiny-talk.prefix",
+        ),
         (lambda c: delattr(c.grids, "main"), "config.grids: no cell can be run (there is no grid)"),
         (lambda c: c.evaluations.facts.update(data="WORKDIR/data/x/y"), "WORKDIR/data/x is used"),
         (lambda c: c.evaluations.facts.update(data="PUBLIC/y"), "none can be run (y is public data"),

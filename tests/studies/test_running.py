@@ -74,6 +74,14 @@ def test_what_needs_a_failed_build_is_not_started(state, tmp_path):
     assert found.failed["cell"] == "data talk failed: no file t.jsonl" and not (tmp_path / "started").exists()
 
 
+def test_a_model_that_failed_is_not_judged(state, tmp_path):
+    cell = shell_unit("cell", "cell", "echo 'error: out of memory'; exit 1", tmp_path / "a")
+    judge = shell_unit("judge cell", "judge", f"touch {tmp_path}/started", tmp_path / "b")
+    found = state(cell, judge)
+    run(found, tmp_path)
+    assert found.failed["judge cell"] == "cell failed: out of memory" and not (tmp_path / "started").exists()
+
+
 def test_what_is_done_is_not_done_again(state, tmp_path):
     (tmp_path / "there").touch()
     found = state(shell_unit("cell", "cell", f"touch {tmp_path}/again", tmp_path / "there"))
