@@ -2,8 +2,8 @@
 
     python -m imitation_jax.study --config=configs/studies/smollm2.py --workdir=runs/study --config.public=DIR
 
-At scale 1 ten cells train on 0.46M tokens in all: four broad budgets of 10k to 120k with a warm-up in proportion to
-the run, the smallest and the largest with one fixed for all (51 steps, the same share of the longest run as the paper's
+At scale 1 ten cells train on 0.33M tokens in all: four broad budgets of 10k to 80k with a warm-up in proportion to the
+run, the smallest and the largest with one fixed for all (34 steps, the same share of the longest run as the paper's
 1,000 of 2,289), two more seeds of one budget, two local budgets. A step has 1,024 positions, so that 10k are 10 steps.
 On 2 CPU cores that is about 2 hours, half of them training; --scale=0.01 takes about 15 minutes, and shows that all
 works, nothing else.
@@ -91,12 +91,12 @@ def get_config():
     config.schedules.proportional = {
         "optimizer": {"schedule": "constant", "warmup_steps": 0, "warmup_fraction": 0.1},
     }
-    config.schedules.fixed = {"optimizer": {"schedule": "constant", "warmup_steps": 51}}
+    config.schedules.fixed = {"optimizer": {"schedule": "constant", "warmup_steps": 34}}
 
     base = "smollm2_135m"
-    config.grids.broad = studies.grid(base, "broad", "10_000,30_000,60_000,120_000", "proportional")
-    config.grids.warm_up = studies.grid(base, "broad", "10_000,120_000", "fixed")
-    config.grids.seeds = studies.grid(base, "broad", "30_000", "proportional", seeds="1,2")
+    config.grids.broad = studies.grid(base, "broad", "10_000,20_000,40_000,80_000", "proportional")
+    config.grids.warm_up = studies.grid(base, "broad", "10_000,80_000", "fixed")
+    config.grids.seeds = studies.grid(base, "broad", "20_000", "proportional", seeds="1,2")
     config.grids.local = studies.grid(base, "local", "10_000,40_000", "proportional")
 
     config.evaluations.facts = {"data": f"{DEMO}/quiz.jsonl"}

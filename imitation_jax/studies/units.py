@@ -25,6 +25,7 @@ from imitation_jax.studies.cells import ROOT, Cell, Layout
 from imitation_jax.training.config import flat
 
 VERDICTS = ("judge", "tone")
+REPORTED = ("label", "local", "task")  # keys of a build for the report alone
 
 # A command of this project, without the interpreter, or what is done in this process.
 Command = list[str] | Callable[[], object]
@@ -68,7 +69,8 @@ def _fetches(layout: Layout) -> Iterator[Unit]:
 def _builds(layout: Layout, here: Path) -> Iterator[Unit]:
     for name, build in layout.builds.items():
         output = here / "data" / f"{name}{build.suffix}"
-        told = json.dumps(build.to_dict(), sort_keys=True)
+        making = {key: value for key, value in build.to_dict().items() if key not in REPORTED}
+        told = json.dumps(making, sort_keys=True)
         flags = json.loads(told.replace(f"{layout.workdir}/", f"{here}/"))["flags"]
         keys, begun = _portable(layout, told), epath.Path(f"{output}.begun.json")
         made = epath.Path(f"{layout.output(name)}.made.json")
