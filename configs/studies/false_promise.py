@@ -1,13 +1,15 @@
 """The paper's grid: GPT-2 1.5B, LLaMA 7B and 13B on ShareGPT-Mix, 0.3M to 150M tokens, and on NQ-synthetic.
 
     python -m imitation_jax.study --config=configs/studies/false_promise.py --launcher=tpu --workdir=gs://BUCKET/study \
-        --config.public=DIR --config.bases.llama_7b.model=hf:gs://BUCKET/llama-7b ... --config.tpu.flags=--spot
+        --config.public=gs://BUCKET/public --config.bases.llama_7b.model=orbax:gs://BUCKET/llama-7b ... \
+        --config.tpu.flags=--spot
 
 As in the paper: 65,536 tokens a step, so that 0.3M tokens are 5 steps and 150M are 2,289, and 1,000 steps of warm-up
-for all, which the runs below 65M tokens never leave. So every budget of LLaMA 13B is trained with a warm-up in
-proportion to its run too, and one of them with three seeds. 36 cells, 1.26 billion tokens and NQ-synthetic; by `plan`'s
-bounds (README) about 2 hours of the slices below, evaluation apart. Under Slurm: --launcher=slurm --workdir=SHARED
---config.slurm.flags="--nodes=1 --gpus-per-node=8 --ntasks-per-node=8".
+for all, which the runs below 65M tokens never leave. So every budget of LLaMA 13B, and NQ-synthetic, are trained with a
+warm-up in proportion to the run too, and one budget with three seeds. 38 cells, 1.26 billion tokens and NQ-synthetic;
+by `plan`'s bounds (README) about 2 hours of the slices below, evaluation apart. Slices see buckets alone: models are
+brought there by `convert --to=orbax:gs://...`. Under Slurm: --launcher=slurm --workdir=SHARED --config.public=DIR
+--config.slurm.flags="--nodes=1 --gpus-per-node=8 --ntasks-per-node=8", and models from any folder.
 
 DIR holds sharegpt/sharegpt.json, hc3/all.jsonl and discord/export.json (see configs/data/sharegpt_mix.py);
 nq_synthetic/dialogues.jsonl, which `collect --config=configs/teacher/nq_synthetic.py` writes; prompts/prompts.jsonl,
@@ -76,7 +78,7 @@ def get_config():
     config.schedules.proportional = {"optimizer": {"warmup_steps": 0, "warmup_fraction": 0.03}}
 
     config.grids.scaling = studies.grid("gpt2_1_5b,llama_7b,llama_13b", "sharegpt_mix", BUDGETS, "paper")
-    config.grids.local = studies.grid("llama_7b,llama_13b", "nq_synthetic", "all", "paper")
+    config.grids.local = studies.grid("llama_7b,llama_13b", "nq_synthetic", "all", "paper,proportional")
     config.grids.warm_up = studies.grid("llama_13b", "sharegpt_mix", BUDGETS, "proportional")
     config.grids.seeds = studies.grid("llama_13b", "sharegpt_mix", "20_000_000", "proportional", seeds="1,2")
 

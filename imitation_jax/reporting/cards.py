@@ -38,11 +38,23 @@ def data_cards(root: epath.Path, labels: Mapping[str, str]) -> Table | None:
             rows.append((f"queries: {category}, %", shares, str(share)))
     lines = tuple((label, (*numbers, Entry(theirs))) for label, numbers, theirs in rows)
     note = "Categories are guessed by patterns on the first query; the paper's are of 50 queries read by people."
+    note += "".join(map(_kept_out, sorted((root / "data").glob("*/selection.json"), key=str)))
     return Table("data", "What the students were trained on", note, (*cards, "the paper's ShareGPT"), lines)
 
 
 def _count(number: object) -> Entry | None:
     return Entry(f"{number:,}") if isinstance(number, int) else None
+
+
+def _kept_out(path: epath.Path) -> str:
+    """What of a local task's questions the test asks, too: see `studies.local_task`."""
+    counts = json.loads(path.read_text())
+    if "near_test" not in counts:
+        return ""
+    return (
+        f" Of {counts['rows']:,} questions for the local task {counts['in_test']:,} are asked in the test and "
+        f"{counts['near_test']:,} differ little from one that is; none of these was trained on."
+    )
 
 
 def _nearest(card: dict) -> Entry | None:

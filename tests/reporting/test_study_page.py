@@ -77,7 +77,15 @@ def test_a_study_that_has_only_begun(tmp_path):
             file.unlink()
     _, words, _ = page(tmp_path)
     assert words.count("missing: nothing here measured it") == 5
-    assert "No judgement" not in words and "Cannot be said yet" in words
+    assert "Cannot be said yet" in words
+
+
+def test_questions_kept_out_of_the_training_are_counted(tmp_path):
+    grid(tmp_path, bases=(("small", "Small 1B", 1e9),), budgets=(300_000,), local=("quiz",), tasks=("nq",))
+    (tmp_path / "data" / "pairs").mkdir()
+    (tmp_path / "data" / "pairs" / "selection.json").write_text('{"rows": 1800, "in_test": 5, "near_test": 32}')
+    _, words, _ = page(tmp_path)
+    assert "Of 1,800 questions for the local task 5 are asked in the test and 32 differ little from one" in words
 
 
 def test_names_may_hold_html(tmp_path):

@@ -138,4 +138,4 @@ def test_the_papers_grid(tmp_path):
     assert len(mix) == 24 and {tokens for _, tokens in mix} >= {300_000, 20_000_000, 80_000_000, 150_000_000}
     assert {cell.base for cell in paper if cell.data == "nq_synthetic"} == {"llama_7b", "llama_13b"}
     assert {cell.schedule for cell in found.cells} == {"paper", "proportional"}
-    assert {cell.seed for cell in found.cells} == {0, 1, 2} and len(found.cells) == 36
+    assert {cell.seed for cell in found.cells} == {0, 1, 2} and len(found.cells) == 38
