@@ -14,6 +14,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 import tokenizers
+from etils import epath
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from imitation_jax.tokenizers.tokenizer import Tokenizer
@@ -23,6 +26,22 @@ down between stones and old trees farmers in the valley wait for its water becau
 fields a list of three reasons helps first it is short second it is clear third it can be checked in summary the answer
 is that water follows the easiest path and people follow the water"""
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """gs:// as epath sees it is in memory; gives its file system."""
+
+    class Bucket(MemoryFileSystem):
+        store, pseudo_dirs = {}, [""]
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.removeprefix("gs://"))
+
+    systems = {"gcs": Bucket(), "file": LocalFileSystem()}
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: systems[name])
+    return systems["gcs"]
 
 
 @pytest.fixture(scope="session")

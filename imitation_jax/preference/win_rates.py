@@ -86,11 +86,15 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def share(values: Sequence[float]) -> Estimate:
-    """Mean of numbers from 0 to 1, with an interval that keeps to these bounds."""
+    """Mean of numbers from 0 to 1, with an interval that keeps to these bounds.
+
+    None where all are ties: without any spread they do not tell how far they would go.
+    """
     if all(value in (0, 1) for value in values):
         return statistics.proportion([value == 1 for value in values])
-    span = {"interval": list(statistics.paired_bootstrap(values))} if len(values) > 1 else {}
-    return statistics.mean(values) | span
+    if len(set(values)) == 1:
+        return statistics.mean(values) | {"stderr": None}
+    return statistics.mean(values) | {"interval": list(statistics.paired_bootstrap(values))}
 
 
 def length_controlled(rows: np.ndarray) -> float:

@@ -6,9 +6,6 @@ import tempfile
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from etils import epath
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
 from imitation_jax.evaluation import rows
 
@@ -111,28 +108,16 @@ def test_a_tfds_dataset_gives_the_rows_that_json_would(prepared, monkeypatch):
     assert data == {"tfds:quiz/easy:test": entry}
 
 
-def test_where_a_tfds_dataset_can_lie(prepared, tmp_path, monkeypatch):
+def test_where_a_tfds_dataset_can_lie(prepared, tmp_path, monkeypatch, bucket):
     wanted = [row for _, row in rows.read_rows(f"tfds:{prepared}/quiz/hard/1.10.0:train")]
     assert len(wanted) == 5
     assert [row for _, row in rows.read_rows(f"tfds:{prepared}/quiz/hard:train[1:3]")] == wanted[1:3]
-
-    class Bucket(MemoryFileSystem):
-        """What gcsfs is to epath, without a network."""
-
-        store, pseudo_dirs = {}, [""]
-
-        @classmethod
-        def _strip_protocol(cls, path):
-            return super()._strip_protocol(path.removeprefix("gs://"))
-
-    systems = {"gcs": Bucket(), "file": LocalFileSystem()}
-    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: systems[name])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    systems["gcs"].put(str(prepared / "quiz" / "hard"), "gs://bucket/hard", recursive=True)
+    bucket.put(str(prepared / "quiz" / "hard"), "gs://bucket/hard", recursive=True)
     assert [row for _, row in rows.read_rows("tfds:gs://bucket/hard:train")] == wanted
     assert not list(tmp_path.iterdir())
     (tmp_path / "t.csv").write_text("a\n1\n")
-    systems["gcs"].put(str(tmp_path / "t.csv"), "gs://bucket/t.csv")
+    bucket.put(str(tmp_path / "t.csv"), "gs://bucket/t.csv")
     assert rows.read_rows("gs://bucket/t.csv") == [("gs://bucket/t.csv:2", {"a": "1"})]
 
 

@@ -6,8 +6,6 @@ import re
 
 import pytest
 from etils import epath
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
 from imitation_jax.evaluation import statistics
 from imitation_jax.preference import rating_mturk, rating_results
@@ -129,21 +127,10 @@ def test_people_beside_the_judge(voted, tmp_path):
     assert "judge_agreement" not in found["metrics"] and found["settings"]["judge"] == ""
 
 
-def test_a_workdir_in_a_bucket(voted, tmp_path, monkeypatch):
-    class Bucket(MemoryFileSystem):
-        """What gcsfs is to epath, without a network."""
-
-        store, pseudo_dirs = {}, [""]
-
-        @classmethod
-        def _strip_protocol(cls, path):
-            return super()._strip_protocol(path.removeprefix("gs://"))
-
-    systems = {"gcs": Bucket(), "file": LocalFileSystem()}
-    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: systems[name])
+def test_a_workdir_in_a_bucket(voted, tmp_path, bucket):
     _, samples = result_of(voted, tmp_path)
     judge_file(tmp_path / "j.jsonl", samples, {"i2": 0})
-    systems["gcs"].put(str(tmp_path / "j.jsonl"), "gs://bucket/eval/student/judge.samples.jsonl")
+    bucket.put(str(tmp_path / "j.jsonl"), "gs://bucket/eval/student/judge.samples.jsonl")
     path, _ = rating_results.write(voted, "gs://bucket", "")
     assert json.loads(epath.Path(path).read_text())["metrics"]["judge_agreement"]["hits"] == 1
 

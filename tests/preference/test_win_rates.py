@@ -124,3 +124,8 @@ def test_the_interval_of_whole_votes_is_wilsons_and_of_others_a_bootstraps():
     halves = win_rates.share([1.0, 0.5, 0.0, 1.0])
     assert statistics.interval(halves) == statistics.paired_bootstrap([1.0, 0.5, 0.0, 1.0])
     assert halves["stderr"] == pytest.approx(np.std([1, 0.5, 0, 1], ddof=1) / 2)
+
+
+def test_ties_alone_have_no_interval():
+    found = win_rates.share([0.5, 0.5, 0.5])
+    assert found["value"] == 0.5 and statistics.interval(found) is None

@@ -68,6 +68,17 @@ def test_what_lacks_public_data_is_left_out_and_said(make_config, tmp_path):
     assert found.evaluations["mmlu"]["data_dir"] == f"{tmp_path}/mmlu"
 
 
+def test_public_data_in_a_bucket(make_config, bucket):
+    config = make_config()
+    bucket.pipe("gs://lent/public/quiz.jsonl", b"{}")
+    config.public = "gs://lent/public/"
+    config.evaluations.facts = {"data": "PUBLIC/quiz.jsonl"}
+    config.evaluations.mmlu = {"data_dir": "PUBLIC/mmlu"}
+    found = layout(config, "gs://lent/study", 1)
+    assert found.evaluations == {"facts": {"data": "gs://lent/public/quiz.jsonl"}}
+    assert found.left_out["mmlu"] == "gs://lent/public/mmlu: no such file"
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
