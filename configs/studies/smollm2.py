@@ -41,6 +41,7 @@ def get_config():
         fetch="fetch_smollm2",
         topology="v5e:2x4",
         prefix="smollm2",
+        note="The base model is instruction-tuned: it has a style of its own before any imitation, unlike the paper's.",
     )
 
     config.builds.broad = studies.build(

@@ -57,7 +57,7 @@ def _warm_up(study: Study) -> list[str]:
 
 def _sizes(study: Study) -> list[str]:
     known = [base.parameters for base in study.bases if base.parameters]
-    found = []
+    found = [base.note for base in study.bases if base.note]
     if known and max(known) < 1.5e9:
         found.append(
             f"The largest base model has {short(max(known))} parameters, the paper's have 1.5B to 13B: a model this "

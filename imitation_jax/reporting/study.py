@@ -16,11 +16,12 @@ from imitation_jax.reporting.findings import Model, Row, read_lines
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A model that students start from; `parameters` is 0 where nobody told."""
+    """A model that students start from; `parameters` is 0 where nobody told, `note` what it lets nobody say."""
 
     name: str
     label: str
     parameters: float
+    note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,12 @@ def read_study(workdir: epath.Path) -> Study | None:
         told = json.loads(path.read_text())
         cells = tuple(_cell(cell, workdir / "runs" / cell["name"]) for cell in told["cells"])
         bases = [
-            Base(base["name"], str(base.get("label") or base["name"]), float(base.get("parameters") or 0))
+            Base(
+                base["name"],
+                str(base.get("label") or base["name"]),
+                float(base.get("parameters") or 0),
+                str(base.get("note") or ""),
+            )
             for base in told["bases"]
         ]
         about = {data["name"]: data for data in told.get("data") or []}

@@ -234,8 +234,8 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
             if line.data is data:
                 changes += [(study.title(line), changed) for row in rows if (changed := mean_change(row, pairs))]
         if not changes:
-            words = " and ".join(data.tasks) or "Its own task"
-            words += " was not measured alike on its students and on their base."
+            what = ", ".join(data.tasks) or "its own task"
+            words = f"Not measured alike on its students and on their base: {what}."
             found.append(Claim(title, "open", words))
             continue
         own = [c for _, c in changes]

@@ -59,7 +59,14 @@ def get_config(name: str) -> ConfigDict:
 
 
 def base(
-    model: str, label: str, parameters: int, config: str, fetch: str = "", topology: str = "", prefix: str = ""
+    model: str,
+    label: str,
+    parameters: int,
+    config: str,
+    fetch: str = "",
+    topology: str = "",
+    prefix: str = "",
+    note: str = "",
 ) -> ConfigDict:
     """A model that students start from.
 
@@ -71,10 +78,11 @@ def base(
       fetch: a function of launch/setup.sh that makes the model's file, called where it is not there.
       topology: the TPU slice for its cells.
       prefix: what its cells' names begin with; its own name where empty.
+      note: a sentence on what it lets the study not say, for the report.
     """
     return ConfigDict(
         {"model": model, "label": label, "parameters": parameters, "config": config, "fetch": fetch}
-        | {"topology": topology, "prefix": prefix}
+        | {"topology": topology, "prefix": prefix, "note": note}
     )
 
 

@@ -165,7 +165,7 @@ class State:
             "name": layout.name,
             "scale": layout.scale,
             "bases": [
-                {"name": name, "label": base.label, "parameters": base.parameters, "model": base.model}
+                {key: base[key] for key in ("label", "parameters", "model", "note")} | {"name": name}
                 for name, base in layout.bases.items()
             ],
             "teacher": teacher,

@@ -171,7 +171,7 @@ def test_study_json_says_what_every_cell_is(look, write_result):
     look().write()
     told = json.loads((look.workdir / "study.json").read_text())
     assert told["name"] == "small" and told["teacher"] is None
-    assert told["bases"][0] == {"name": "tiny", "label": "Tiny", "parameters": 1000, "model": "hf:tiny"}
+    assert told["bases"][0] == {"name": "tiny", "label": "Tiny", "parameters": 1000, "model": "hf:tiny", "note": ""}
     assert told["data"] == [{"name": "talk", "label": "Talk", "kind": "broad", "task": ""}]
     cell = {"name": CELL, "base": "tiny", "data": "talk", "tokens": 10_000, "schedule": "flat", "seed": 0}
     assert told["cells"][0] == cell | {"trained_tokens": 1800, "loss_tokens": 600, "status": "training", "why": ""}
