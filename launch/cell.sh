@@ -2,10 +2,20 @@
 # Runs one command on a TPU slice of its own, from its creation to its end, and gives the slice back; what `study
 # --launcher=tpu` calls for each cell. Called again with the same name, it goes on watching, and resumes after preemption.
 #   launch/cell.sh NAME SLICE [gcloud's FLAG...] -- COMMAND...
+#   launch/cell.sh NAME        gives the slice back, as what was run there is known to have ended
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
-[ $# -ge 4 ] || fail "launch/cell.sh NAME SLICE [FLAG...] -- COMMAND...; --help tells more"
-name=$1 slice=$2 flags=()
+[ $# = 1 ] || [ $# -ge 4 ] || fail "launch/cell.sh NAME SLICE [FLAG...] -- COMMAND...; --help tells more"
+name=$1 slice=${2:-} flags=()
+asked=${IMITATION_CACHE:-$HOME/.cache/imitation_jax}/tpu/$name
+
+# Where `study` is killed, SIGTERM comes to this script alone: all that it has started must end with it, or there would
+# be two that watch one slice. It heeds signals only while it waits for a command in the background.
+trap 'trap "" TERM; kill -TERM 0; exit 143' TERM INT
+tpu() { launch/tpu.sh "$@" & wait $!; }
+give_back() { tpu delete "$name"; rm -f "$asked.run"; }
+
+if [ $# = 1 ]; then give_back; exit; fi
 shift 2
 while [ "$1" != -- ]; do
   flags+=("$1")
@@ -13,15 +23,13 @@ while [ "$1" != -- ]; do
   [ $# -gt 1 ] || fail "no command after --; --help tells more"
 done
 shift
-asked=${IMITATION_CACHE:-$HOME/.cache/imitation_jax}/tpu/$name
 if [ ! -e "$asked.run" ]; then
-  launch/tpu.sh delete "$name" # what a killed start had begun
-  launch/tpu.sh create "$name" "$slice" ${flags[@]+"${flags[@]}"}
-  launch/tpu.sh setup "$name"
-  launch/tpu.sh run "$name" "$@"
+  tpu delete "$name" # what a killed start had begun
+  tpu create "$name" "$slice" ${flags[@]+"${flags[@]}"}
+  tpu setup "$name"
+  tpu run "$name" "$@"
 fi
 code=0
-launch/tpu.sh watch "$name" || code=$?
-launch/tpu.sh delete "$name"
-rm -f "$asked.run"
+tpu watch "$name" || code=$?
+give_back
 exit "$code"

@@ -23,10 +23,13 @@ source "$launch/setup.sh"
 install_project "$(device_extras)"
 PATH=$(dirname "$PYTHON"):$PATH
 
+job=$SLURM_JOB_ID
+# By a task's name: the bare number of one task of an array is that of the whole array, all of which would start again.
+if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
 code=0
 srun --kill-on-bad-exit=0 "$@" || code=$? # each task ends by itself when it misses another
 echo "launch/slurm.sh: ended with exit $code" >&2
 if [ "$code" = 75 ] || { starts_again "$code" && [ "${SLURM_RESTART_COUNT:-0}" -lt 8 ]; }; then
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$job"
 fi
 exit "$code"

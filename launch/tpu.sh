@@ -114,14 +114,16 @@ case $verb in
   stop) host stop ;;
   resume) resume ;;
   watch)
-    failures=0
+    failures=0 ended=0
     while [ "$failures" -lt 8 ]; do
       now=$(state) || now=ACTIVE # gcloud could not be asked: the hosts tell
       if [ "$now" != ACTIVE ]; then
-        if launch/tpu.sh resume "$name"; then failures=0; else failures=$((failures + 1)); fi
+        if launch/tpu.sh resume "$name"; then failures=0 ended=0; else failures=$((failures + 1)); fi
       elif now=$(host state) && ! grep -q ": running" <<<"$now"; then
-        echo "$now"
-        if grep ": " <<<"$now" | grep -vq "ended with exit 0$"; then exit 1; else exit 0; fi
+        if ! grep ": " <<<"$now" | grep -vq "ended with exit 0$"; then echo "$now"; exit 0; fi
+        # A slice that is taken away ends its commands some time before the queue says so.
+        ended=$((ended + 1))
+        if [ "$ended" = 4 ]; then echo "$now"; exit 1; fi
       fi
       sleep "$poll"
     done

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from absl import logging
+from etils import epath
 
+from imitation_jax.data.output import cache_dir, write_text
+from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import running
-from imitation_jax.studies.cells import ROOT
+from imitation_jax.studies.cells import ROOT, Layout
 from imitation_jax.studies.state import State
 from imitation_jax.studies.units import Command, Unit
 
@@ -31,8 +34,24 @@ def line(command: Command) -> str:
     return shlex.join("python" if word == "PYTHON" else word for word in command)
 
 
+def refuse_local(layout: Layout) -> None:
+    """Refuses what TPU slices would not find: of this machine they have only what git knows.
+
+    Raises:
+      ValueError: a model or the public data is in no bucket; one line with the key.
+    """
+    for name, base in layout.bases.items():
+        if not re.match(r"orbax:\w+://", base.model):
+            where = f"config.bases.{name}.model={base.model}"
+            raise ValueError(f"--launcher=tpu: {where} must be orbax:gs://..., which `convert --to` writes")
+    if layout.config.public and "://" not in layout.config.public:
+        raise ValueError(f"--launcher=tpu: config.public={layout.config.public} must be in a bucket, or empty")
+
+
 def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callable[[str], None], launcher: str) -> None:
     """Hands over what of `todo` is not done and waits for its end; what fails is noted in `state.failed`.
+
+    Slices of what was done while no study watched are given back.
 
     Args:
       here: local folder, which under Slurm all nodes see.
@@ -41,23 +60,29 @@ def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callabl
       launcher: slurm or tpu.
 
     Raises:
+      ValueError: see `refuse_local`; or a base without a slice.
       OSError: Slurm refuses the jobs.
       Stopped: SIGTERM or Ctrl-C came; what was handed over goes on.
     """
-    if state.failed:  # a build: nothing can be done without it
-        return
+    if launcher == "tpu":
+        refuse_local(state.layout)
     missing = [unit for unit in todo if not state.done(unit.name)]
+    for unit in [unit for unit in missing if state.blocked(unit)]:
+        _fail(state, unit, state.blocked(unit), show)
+    missing = [unit for unit in missing if unit.name not in state.failed]
     with running.told_to_stop() as stopped:
         if launcher == "tpu":
-            _on_slices(state, missing, here, lock, show, stopped)
-            return
-        if (job := _read_job(here)) and _queued(job["job"]):
-            logging.info("Slurm job %s of an earlier start is still there", job["job"])
-            named = {unit.name: unit for unit in todo}
-            _watch(state, job["job"], [named[name] for name in job["units"] if name in named], here, show, stopped)
-            missing = [unit for unit in missing if not state.done(unit.name) and unit.name not in job["units"]]
-        if missing:
-            _watch(state, _submit(state, missing, here), missing, here, show, stopped)
+            over = [unit for unit in todo if state.done(unit.name) and _has_slice(state.layout, unit)]
+            _on_slices(state, over + missing, here, lock, show, stopped)
+        elif missing:
+            if job := _queued(state, stopped):
+                logging.info("Slurm job %s of an earlier start is still there", job)
+                names = _submitted(here)
+                _watch(state, job, names, here, show, stopped)
+                missing = [unit for unit in missing if not state.done(unit.name) and unit.name not in names]
+            if missing:
+                job = _submit(state, missing, here)
+                _watch(state, job, [unit.name for unit in missing], here, show, stopped)
 
 
 def script(unit: Unit, here: Path) -> Path:
@@ -79,51 +104,77 @@ def _submit(state: State, todo: Sequence[Unit], here: Path) -> str:
     array = here / "jobs" / "array.sh"
     array.write_text(f'scripts=({shlex.join(scripts)})\nexec bash "${{scripts[$SLURM_ARRAY_TASK_ID]}}"\n')
     (here / "logs").mkdir(exist_ok=True)
-    flags = [f"--array=0-{len(todo) - 1}", f"--output={here}/logs/slurm-%A_%a.log"]
-    flags += shlex.split(state.layout.config.slurm.flags)
-    argv = ["sbatch", "--parsable", *flags, "launch/slurm.sh", "bash", str(array)]
-    try:
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise OSError("--launcher=slurm: there is no sbatch here; start study where jobs are submitted") from None
+    flags = shlex.split(state.layout.config.slurm.flags)
+    flags += [f"--array=0-{len(todo) - 1}", f"--output={here}/logs/slurm-%A_%a.log", f"--job-name={_job_name(state)}"]
+    # Before sbatch: a kill right after it must not lose what the tasks are.
+    write_text(_list(here), json.dumps({"units": [unit.name for unit in todo]}) + "\n")
+    done = _slurm("sbatch", "--parsable", *flags, "launch/slurm.sh", "bash", str(array))
     if done.returncode:
         raise OSError(f"sbatch: {' '.join(done.stderr.split())} (config.slurm.flags={state.layout.config.slurm.flags})")
     job = done.stdout.strip().partition(";")[0]
-    (here / "jobs" / "slurm.json").write_text(json.dumps({"job": job, "units": [unit.name for unit in todo]}) + "\n")
     logging.info("Slurm job %s: %d array tasks", job, len(todo))
     return job
 
 
-def _read_job(here: Path) -> dict | None:
-    path = here / "jobs" / "slurm.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def _list(here: Path) -> epath.Path:
+    """The file with the names of the units of the last array, by their tasks' numbers."""
+    return epath.Path(here) / "jobs" / "slurm.json"
 
 
-def _queued(job: str) -> bool:
-    """Whether any task of the array waits or runs."""
-    asked = ["squeue", "--noheader", f"--jobs={job}", "--format=%i"]
-    return bool(subprocess.run(asked, capture_output=True, text=True).stdout.strip())
+def _submitted(here: Path) -> list[str]:
+    return json.loads(_list(here).read_text())["units"] if _list(here).exists() else []
+
+
+def _job_name(state: State) -> str:
+    """Of the study's arrays; by it the next start finds one."""
+    return f"study-{digest(state.layout.workdir)}"
+
+
+def _slurm(*argv: str) -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise OSError(f"--launcher=slurm: there is no {argv[0]} here; start study where jobs are submitted") from None
+
+
+def _queued(state: State, stopped: Callable[[], bool]) -> str:
+    """The number of the study's array of which a task waits or runs, "" where there is none.
+
+    It is asked for until Slurm answers: a busy controller does not mean that the array has ended.
+    """
+    said = ""
+    while True:
+        done = _slurm("squeue", "--noheader", "--me", f"--name={_job_name(state)}", "--format=%F")
+        if not done.returncode:
+            return next(iter(done.stdout.split()), "")
+        if not said:
+            said = " ".join(done.stderr.split()) or f"exit {done.returncode}"
+            logging.warning("squeue: %s; asking again every %g s", said, POLL_SECONDS)
+        if _stopped_while_waiting(stopped):
+            raise running.Stopped
 
 
 def _watch(
     state: State,
     job: str,
-    todo: Sequence[Unit],
+    names: Sequence[str],
     here: Path,
     show: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
+    """Until the array has ended; `names` are its tasks' units, of which the study may have lost some since."""
     there = True
     while there:
-        there = _queued(job)  # asked before looking: what was written last is seen
-        _look(state, todo, show)
+        there = bool(_queued(state, stopped))  # asked before looking: what was written last is seen
+        _look(state, [state.units[name] for name in names if name in state.units], show)
         if there and _stopped_while_waiting(stopped):
             logging.info("Slurm job %s goes on; scancel %s ends it", job, job)
             raise running.Stopped
-    for index, unit in enumerate(todo):
-        if not state.done(unit.name):
+    for index, name in enumerate(names):
+        if name in state.units and not state.done(name):
             log = here / "logs" / f"slurm-{job}_{index}.log"
-            _fail(state, unit, running.last_words(log, 1) if log.exists() else f"no log of it: {log}", show)
+            why = running.last_words(log, 1) if log.exists() else f"no log of it: {log}"
+            _fail(state, state.units[name], why, show)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -131,9 +182,28 @@ def _watch(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def slice_name(study: str, unit: str) -> str:
-    """The unit's slice, as Cloud TPU takes names."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{study}-{unit}".lower()).strip("-")[:60].rstrip("-")
+def slice_name(workdir: str, unit: str) -> str:
+    """The unit's slice, as Cloud TPU takes names; no other unit and no other workdir has it."""
+    legible = re.sub(r"[^a-z0-9]+", "-", unit.lower()).strip("-")[:24].rstrip("-")
+    return f"study-{legible}-{digest([workdir, unit])[:8]}"
+
+
+def _has_slice(layout: Layout, unit: Unit) -> bool:
+    """Whether launch/cell.sh has not come to its end for the unit, by the note that it goes by."""
+    return (cache_dir() / "tpu" / f"{slice_name(layout.workdir, unit.name)}.run").exists()
+
+
+def _on_slice(state: State, unit: Unit) -> list[str]:
+    """The command line for the unit: all of it or, where it is done, giving its slice back."""
+    config = state.layout.config
+    argv = ["bash", "launch/cell.sh", slice_name(state.layout.workdir, unit.name)]
+    if state.done(unit.name):
+        return argv
+    name = next((cell.base for cell in state.layout.cells if cell.name == unit.name), unit.name)
+    if not (wanted := config.tpu.slice or config.bases[name].topology):
+        raise ValueError(f"config.tpu.slice is empty, and config.bases.{name} names no topology")
+    shell = " && ".join(map(line, unit.commands))
+    return [*argv, wanted, *shlex.split(config.tpu.flags), "--", "bash", "-c", shell]
 
 
 def _on_slices(
@@ -144,21 +214,14 @@ def _on_slices(
     show: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
-    config = state.layout.config
-    waiting, going = list(todo), {}
+    waiting, going = [(unit, _on_slice(state, unit)) for unit in todo], {}
     logs = {unit.name: here / "logs" / f"{unit.name}.log" for unit in todo}
     while waiting or going:
-        while waiting and len(going) < config.tpu.at_once:
-            unit = waiting.pop(0)
-            base = config.bases[next((c.base for c in state.layout.cells if c.name == unit.name), unit.name)]
-            if not (wanted := config.tpu.slice or base.topology):
-                raise ValueError(f"config.tpu.slice is empty, and config.bases.{unit.name} names no topology")
-            shell = " && ".join(map(line, unit.commands))
-            flags = shlex.split(config.tpu.flags)
-            argv = ["bash", "launch/cell.sh", slice_name(config.name, unit.name), wanted, *flags, "--"]
+        while waiting and len(going) < state.layout.config.tpu.at_once:
+            unit, argv = waiting.pop(0)
             logs[unit.name].parent.mkdir(parents=True, exist_ok=True)
             with open(logs[unit.name], "ab") as output:
-                going[unit.name] = unit, running.start([*argv, "bash", "-c", shell], output, lock)
+                going[unit.name] = unit, running.start(argv, output, lock)
         stop = _stopped_while_waiting(stopped)
         _look(state, [unit for unit, _ in going.values()], show)
         for name, (unit, process) in list(going.items()):
@@ -170,6 +233,8 @@ def _on_slices(
                 state.look(name)
                 if not state.done(name):
                     _fail(state, unit, running.last_words(logs[name], process.returncode), show)
+                elif _has_slice(state.layout, unit):
+                    logging.warning("%s is done, but its slice was not given back; see %s", name, logs[name])
         if stop:
             logging.info("the slices go on; launch/tpu.sh delete NAME gives one back")
             raise running.Stopped

@@ -40,8 +40,10 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
       OSError: units failed; the others are done, and the report is written.
     """
     found = layout(config, workdir, scale)
-    if launcher == "tpu" and "://" not in found.workdir:
-        raise ValueError(f"--launcher=tpu: --workdir={workdir} must be in a bucket, which the slices can see")
+    if launcher == "tpu":
+        if "://" not in found.workdir:
+            raise ValueError(f"--launcher=tpu: --workdir={workdir} must be in a bucket, which the slices can see")
+        handing.refuse_local(found)
     here = _here(found)
     with running.alone(here) as lock:
         state = State(found, units(found, here))
@@ -49,7 +51,6 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
             logging.info("left out: %s: %s", what, why)
         state.write()
         todo = list(state.units.values())
-        missing = [unit for unit in todo if not state.done(unit.name)]
         try:
             with table.showing(state) as shown:
 
@@ -57,9 +58,9 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
                     shown(name)
                     _tidy(state, name)
 
-                if missing and launcher == "here":
+                if launcher == "here":
                     running.run(state, todo, here, lock, show)
-                elif missing:
+                else:
                     far = [unit for unit in todo if unit.kind in ("base", "cell")]
                     near = [unit for unit in todo if unit.kind in ("fetch", "build")]
                     running.run(state, near, here, lock, show)
