@@ -12,6 +12,10 @@ from imitation_jax import command
 WORKDIR = command.define_string("workdir", None, "Folder of a run, local or gs://.", required=True)
 WATTS = command.define_float("watts", 100.0, "What the machine is assumed to draw, for the estimate of energy.")
 PRICE = command.define_float("price", 0.0, "Dollars of an hour of the machine, for the estimate of cost; 0 for none.")
+SHAREABLE = command.define_boolean(
+    "shareable",
+    "Leave out prompts and answers, which may be others' or private, and the names of this machine's folders.",
+)
 
 
 def main() -> int:
@@ -25,7 +29,7 @@ def main() -> int:
     for name, value in (("watts", WATTS.value), ("price", PRICE.value)):
         if not 0 <= value < float("inf"):
             raise ValueError(f"--{name}={value}: must be 0 or more")
-    path, text = page.write_report(WORKDIR.value, WATTS.value, PRICE.value)
+    path, text = page.write_report(WORKDIR.value, WATTS.value, PRICE.value, SHAREABLE.value)
     print(f"{text}\n\nreport: {path}")
     return 0
 

@@ -42,12 +42,13 @@ STANDS = {
 }
 
 
-def write_report(workdir: str, watts: float = 100.0, price: float = 0.0) -> tuple[str, str]:
+def write_report(workdir: str, watts: float = 100.0, price: float = 0.0, shareable: bool = False) -> tuple[str, str]:
     """Writes the report.
 
     Args:
       watts: what the machine is assumed to draw while it computes.
       price: dollars of its hour; 0 leaves dollars out.
+      shareable: leaves out prompts and answers, and the folders of paths.
 
     Returns:
       The path of its page, and its tables and verdicts as text for a terminal.
@@ -81,8 +82,9 @@ def write_report(workdir: str, watts: float = 100.0, price: float = 0.0) -> tupl
         rows=rows,
         kinds=[kind for kind in KINDS if any(row.kind == kind for row in rows)],
         stands=STANDS,
-        limits=limits(study, models),
-        examples=examples(_side_by_side(study, models)),
+        limits=[provenance.without_folders(limit) if shareable else limit for limit in limits(study, models)],
+        examples=[] if shareable else examples(_side_by_side(study, models)),
+        shareable=shareable,
         preference=_kind(models, "preference"),
         toxicity=_kind(models, "toxicity"),
         contamination=cards.contamination(models),
@@ -95,7 +97,7 @@ def write_report(workdir: str, watts: float = 100.0, price: float = 0.0) -> tupl
         unfinished=unfinished(root),
         breakable=breakable,
         short=short,
-        show_setting=provenance.shown,
+        show_setting=lambda value: provenance.shown(value, shareable),
         marked=marks.marked,
         features=marks.features,
         interval=statistics.interval,

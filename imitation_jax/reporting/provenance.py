@@ -2,6 +2,7 @@
 its own."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,12 @@ def _flat(result: dict) -> dict[str, Any]:
     return flat
 
 
-def shown(value: Any) -> str:
-    """A setting's value on one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def shown(value: Any, shareable: bool = False) -> str:
+    """A setting's value on one line; to be shared without the folders of its paths."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return without_folders(text) if shareable else text
+
+
+def without_folders(text: str) -> str:
+    """Of each absolute path of this machine its last part, in keys (`data./folder/file`) as well."""
+    return re.sub(r"(?:(?<![\w/.])|(?<=[a-z]\.))/(?!/)(?:[^/\s\",]+/)*", "", text)

@@ -250,4 +250,6 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
 
 def _list(trends: Sequence[Trend]) -> str:
     """The changes in brackets where they are few; the page has a table of all."""
-    return f" ({'; '.join(f'{t.where}, {t.change}' for t in trends)})" if len(trends) <= LISTED else ""
+    several = len({t.where for t in trends}) > 1
+    changes = "; ".join(f"{t.where}, {t.change}" if several else str(t.change) for t in trends)
+    return f" ({changes}; difference ± standard error)" if len(trends) <= LISTED else ""
