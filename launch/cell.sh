@@ -9,8 +9,8 @@ source "$(dirname "$0")/setup.sh"
 name=$1 slice=${2:-} flags=()
 asked=${IMITATION_CACHE:-$HOME/.cache/imitation_jax}/tpu/$name
 
-# Where `study` is killed, SIGTERM comes to this script alone: all that it has started must end with it, or there would
-# be two that watch one slice. It heeds signals only while it waits for a command in the background.
+# Where `study` is killed, SIGTERM comes to this script alone: all that it has started, in a process group of their own,
+# must end with it, or there would be two that watch one slice. Signals are heeded while it waits in the background.
 trap 'trap "" TERM; kill -TERM 0; exit 143' TERM INT
 tpu() { launch/tpu.sh "$@" & wait $!; }
 give_back() { tpu delete "$name"; rm -f "$asked.run"; }

@@ -114,7 +114,7 @@ case $verb in
   stop) host stop ;;
   resume) resume ;;
   watch)
-    failures=0 ended=0
+    failures=0 ended=0 looks=4 # before an end that is none of exit 0 is believed
     while [ "$failures" -lt 8 ]; do
       now=$(state) || now=ACTIVE # gcloud could not be asked: the hosts tell
       if [ "$now" != ACTIVE ]; then
@@ -123,7 +123,7 @@ case $verb in
         if ! grep ": " <<<"$now" | grep -vq "ended with exit 0$"; then echo "$now"; exit 0; fi
         # A slice that is taken away ends its commands some time before the queue says so.
         ended=$((ended + 1))
-        if [ "$ended" = 4 ]; then echo "$now"; exit 1; fi
+        if [ "$ended" = "$looks" ]; then echo "$now"; exit 1; fi
       fi
       sleep "$poll"
     done

@@ -88,7 +88,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
 def share(values: Sequence[float]) -> Estimate:
     """Mean of numbers from 0 to 1, with an interval that keeps to these bounds.
 
-    None where all are ties: without any spread they do not tell how far they would go.
+    Without an interval where all are ties: what does not vary does not tell how far it would go.
     """
     if all(value in (0, 1) for value in values):
         return statistics.proportion([value == 1 for value in values])

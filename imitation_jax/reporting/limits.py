@@ -1,5 +1,6 @@
 """What the numbers do not support: said on the page, from the files themselves."""
 
+import re
 from collections.abc import Sequence
 
 from imitation_jax.reporting.findings import ROWS, Model
@@ -7,6 +8,7 @@ from imitation_jax.reporting.study import Cell, Study, short
 
 # Questions of the full test sets.
 WHOLE = {"mmlu": 14042, "nq": 3610, "nq_zero_shot": 3610, "arc_easy": 2376, "human_eval": 164}
+PROMPTS = 255  # that the paper's models answered
 
 
 def limits(study: Study | None, models: Sequence[Model]) -> list[str]:
@@ -51,7 +53,7 @@ def _warm_up(study: Study) -> list[str]:
     return [
         f"{len(inside)} of {len(study.cells)} cells ended within the learning rate's warm-up ({_names(inside)}): "
         "along their lines more data is also a higher learning rate, and the two cannot be told apart. What is said of "
-        "data amounts leaves them out."
+        "data amounts leaves these lines out."
     ]
 
 
@@ -97,7 +99,7 @@ def _not_measured(models: Sequence[Model]) -> list[str]:
 
 
 def _parts(models: Sequence[Model]) -> list[str]:
-    labels = {row.task: row.label.removesuffix(", %").removesuffix(", exact match") for row in reversed(ROWS)}
+    labels = {row.task: re.sub(", (%|exact match|pass@1)", "", row.label) for row in reversed(ROWS)}
     asked = {task: {n for m in models if isinstance(n := m.results.get(task, {}).get("n"), int)} for task in labels}
 
     def span(task: str) -> str:
@@ -109,8 +111,9 @@ def _parts(models: Sequence[Model]) -> list[str]:
         if asked[task] and min(asked[task]) < whole
     ]
     found = [f"Asked were parts of the test sets: {', '.join(parts)} questions."] if parts else []
-    prompts = [f"{task} on {span(task)} prompts" for task in ("style", "toxicity") if asked[task]]
-    return [*found, f"Measured were {' and '.join(prompts)}."] if prompts else found
+    if asked["style"] and min(asked["style"]) < PROMPTS:
+        found.append(f"Style was measured on {span('style')} prompts, the paper's on {PROMPTS}.")
+    return found
 
 
 def _scorer(models: Sequence[Model]) -> list[str]:

@@ -55,4 +55,6 @@ def shown(value: Any, shareable: bool = False) -> str:
 
 def without_folders(text: str) -> str:
     """Of each absolute path of this machine its last part, in keys (`data./folder/file`) as well."""
-    return re.sub(r"(?:(?<![\w/.])|(?<=[a-z]\.))/(?!/)(?:[^/\s\",]+/)*", "", text)
+    if re.fullmatch(r"[~/][^\n\",]*", text):  # a path alone, which may hold blanks
+        return text.rpartition("/")[2]
+    return re.sub(r"(?:(?<![\w/.~])|(?<=[a-z]\.))~?/(?!/)(?:[^/\s\",]+/)*", "", text)

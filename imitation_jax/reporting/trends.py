@@ -15,16 +15,18 @@ from imitation_jax.reporting.findings import (
     Change,
     Model,
     Row,
+    Z,
     beyond,
     bonferroni,
     change,
     different_settings,
     not_excluded,
 )
-from imitation_jax.reporting.study import Cell, Study, budget
+from imitation_jax.reporting.study import Cell, Study, between_seeds, budget
 from imitation_jax.reporting.tables import Entry, Table
 
 LISTED = 6  # changes in a sentence, at most
+SPAN = "from the smallest to the largest budget (at 95% for all at once)"
 Pair = tuple[Model, Model]
 
 
@@ -62,18 +64,17 @@ def mean_change(row: Row, pairs: Sequence[Pair]) -> Change | None:
         return found[0] if found else None
     mean = sum(each.value for each in found) / len(found)
     within = sum(each.stderr**2 for each in found) / len(found)
-    between = sum((each.value - mean) ** 2 for each in found) / (len(found) - 1) / len(found)
+    between = between_seeds([each.value for each in found])
     return Change(row, mean, math.sqrt(within + between), all(each.paired for each in found))
 
 
 def with_data(study: Study, models: Mapping[str, Model]) -> list[Trend]:
-    """From each line's smallest budget to its largest, of those that did not end within the warm-up: among these more
-    data is also a higher learning rate."""
+    """From each line's smallest budget to its largest; of no line whose smallest runs ended within the warm-up, where
+    more data is also a higher learning rate."""
     trends = []
     for line in study.lines:
-        whole = [tuple(cell for cell in point if not cell.warm_up) for point in line.points]
-        measured = [point for point in whole if any(cell.name in models for cell in point)]
-        if len(measured) < 2:
+        measured = [point for point in line.points if any(cell.name in models for cell in point)]
+        if len(measured) < 2 or any(cell.warm_up for cell in measured[0]):
             continue
         low, high = measured[0], measured[-1]
         pairs = _pairs(high, low, models)
@@ -133,7 +134,10 @@ def table(name: str, title: str, trends: Sequence[Trend]) -> Table:
         for where, low, high in places
     ]
     heads = tuple(row.label for row in rows)
-    note = "Change ± 1.96 standard errors, by pairs of the same questions where both sample files are there."
+    note = (
+        "Change ± 1.96 standard errors, by pairs of the same questions where both sample files are there. Each rose or "
+        "fell by itself; what is said above holds for all measures at once, which asks for more."
+    )
     return Table(name, title, note, heads, tuple(lines))
 
 
@@ -141,7 +145,7 @@ def _entry(changed: Change | None) -> Entry | None:
     if changed is None:
         return None
     sign = "+" if changed.value > 0 else ""
-    low, high = changed.value - 1.96 * changed.stderr, changed.value + 1.96 * changed.stderr
+    low, high = changed.value - Z * changed.stderr, changed.value + Z * changed.stderr
     word = {1: "rose", -1: "fell", 0: "within error"}[changed.direction]
     return Entry(sign + changed.row.show(changed.value), f"{changed.row.show(low)} to {changed.row.show(high)}", word)
 
@@ -160,10 +164,9 @@ def _style(trends: Sequence[Trend]) -> Claim:
     title = "More imitation data brings the style nearer to the teacher's"
     style = [t for t in trends if t.change.row.kind == "style"]
     if not style:
-        return Claim(title, "open", "No style measure was taken alike on two data amounts of one base model.")
+        return Claim(title, "open", "No style measure was taken alike on two data amounts beyond the warm-up.")
     ups, downs = beyond([t.change for t in style])
-    facts = f"Of {len(style)} changes from the smallest to the largest budget {len(ups)} rose beyond error"
-    facts += f" and {len(downs)} fell{_list(style)}."
+    facts = f"Of {len(style)} changes {SPAN} {len(ups)} rose beyond error and {len(downs)} fell{_list(style)}."
     if 2 * len(ups) >= len(style) and not downs:
         return Claim(title, "supported", f"The numbers show it. {facts}")
     if ups and len(ups) >= len(downs):
@@ -177,11 +180,11 @@ def _knowledge(trends: Sequence[Trend]) -> Claim:
     title = "More imitation data does not add knowledge"
     knowledge = [t for t in trends if t.change.row.kind == "knowledge"]
     if not knowledge:
-        return Claim(title, "open", "No knowledge measure was taken alike on two data amounts of one base model.")
+        return Claim(title, "open", "No knowledge measure was taken alike on two data amounts beyond the warm-up.")
     changes = [t.change for t in knowledge]
     (risen, fallen), highest = beyond(changes), not_excluded(changes)
-    facts = f"Of {len(knowledge)} changes from the smallest to the largest budget {len(risen)} rose beyond error and "
-    facts += f"{len(fallen)} fell{_list([t for t in knowledge if t.change in risen] or knowledge)}."
+    listed = _list([t for t in knowledge if t.change in risen] or knowledge)
+    facts = f"Of {len(knowledge)} changes {SPAN} {len(risen)} rose beyond error and {len(fallen)} fell{listed}."
     if risen:
         return Claim(title, "contradicted", f"Knowledge rose with the data. {facts}")
     if highest < NEGLIGIBLE:
@@ -198,7 +201,7 @@ def _base_or_data(data: Sequence[Trend], size: Sequence[Trend]) -> Claim:
     compared = [
         (grown, t)
         for t in data
-        if t.change.row.kind != "style"
+        if t.change.row.kind in ("knowledge", "preference")
         for grown in size
         if grown.change.row is t.change.row and grown.where != "base models"
     ]

@@ -20,7 +20,7 @@ from etils import epath
 from imitation_jax.data.output import cache_dir, write_text
 from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import running
-from imitation_jax.studies.cells import ROOT, Layout
+from imitation_jax.studies.cells import ROOT, Layout, strings
 from imitation_jax.studies.state import State
 from imitation_jax.studies.units import Command, Unit
 
@@ -38,7 +38,7 @@ def refuse_local(layout: Layout) -> None:
     """Refuses what TPU slices would not find: of this machine they have only what git knows.
 
     Raises:
-      ValueError: a model or the public data is in no bucket; one line with the key.
+      ValueError: a model, the public data or another file is on this machine alone; one line.
     """
     for name, base in layout.bases.items():
         if not re.match(r"orbax:\w+://", base.model):
@@ -46,6 +46,9 @@ def refuse_local(layout: Layout) -> None:
             raise ValueError(f"--launcher=tpu: {where} must be orbax:gs://..., which `convert --to` writes")
     if layout.config.public and "://" not in layout.config.public:
         raise ValueError(f"--launcher=tpu: config.public={layout.config.public} must be in a bucket, or empty")
+    for text in strings(layout.evaluations | {"train": layout.config.train.to_dict()}):
+        if text.startswith(("/", "~")):
+            raise ValueError(f"--launcher=tpu: {text} is on this machine alone; name it in a bucket")
 
 
 def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callable[[str], None], launcher: str) -> None:
@@ -60,12 +63,10 @@ def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callabl
       launcher: slurm or tpu.
 
     Raises:
-      ValueError: see `refuse_local`; or a base without a slice.
+      ValueError: a base without a slice.
       OSError: Slurm refuses the jobs.
       Stopped: SIGTERM or Ctrl-C came; what was handed over goes on.
     """
-    if launcher == "tpu":
-        refuse_local(state.layout)
     missing = [unit for unit in todo if not state.done(unit.name)]
     for unit in [unit for unit in missing if state.blocked(unit)]:
         _fail(state, unit, state.blocked(unit), show)
@@ -234,7 +235,12 @@ def _on_slices(
                 if not state.done(name):
                     _fail(state, unit, running.last_words(logs[name], process.returncode), show)
                 elif _has_slice(state.layout, unit):
-                    logging.warning("%s is done, but its slice was not given back; see %s", name, logs[name])
+                    logging.error(
+                        "%s is done, but its slice was not given back (launch/tpu.sh delete %s); see %s",
+                        name,
+                        slice_name(state.layout.workdir, name),
+                        logs[name],
+                    )
         if stop:
             logging.info("the slices go on; launch/tpu.sh delete NAME gives one back")
             raise running.Stopped

@@ -80,7 +80,7 @@ class State:
         tasks = ["style"] if unit.kind == "teacher" else list(self.layout.evaluations)
         for task in tasks:
             result = units.result_of(self.layout, unit.name, task)
-            if result and (unit.kind == "teacher" or units.task_done(self.layout, unit.name, task)):
+            if result and units.task_done(self.layout, unit.name, task):
                 standing.results[task] = result
                 self._sizes[task] = result["n"]
         cell = self._cells.get(unit.name)

@@ -6,6 +6,7 @@ Whether it is done is read from what the commands have written: nothing else has
 import dataclasses
 import functools
 import json
+import os
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,8 @@ from imitation_jax.data import answer_files, rows
 from imitation_jax.data.output import write_text
 from imitation_jax.data.prompts import read_prompts
 from imitation_jax.data.rows import Rejected
-from imitation_jax.evaluation.results import Result, digest, read_result, safe_name
+from imitation_jax.evaluation.results import Result, digest, read_result, safe_name, samples_path
+from imitation_jax.evaluation.rows import read_rows
 from imitation_jax.evaluation.run import NOT_SETTINGS
 from imitation_jax.models.load import identify
 from imitation_jax.studies import local_task
@@ -47,6 +49,7 @@ def units(layout: Layout, here: Path) -> list[Unit]:
     Args:
       here: local folder; the workdir, unless that is in a bucket.
     """
+    _defaults(layout)  # what is wrong with it is said before anything is done
     found = [*_fetches(layout), *_builds(layout, here)]
     for unit in (*_bases(layout), *_teacher(layout), *_cells(layout)):
         found += [unit, *_judge(layout, unit)]
@@ -60,8 +63,9 @@ def units(layout: Layout, here: Path) -> list[Unit]:
 
 def _fetches(layout: Layout) -> Iterator[Unit]:
     for name, base in layout.bases.items():
-        if base.fetch:
-            path = ROOT / Path(base.model.partition(":")[2])
+        where = base.model.partition(":")[2]
+        if base.fetch and "://" not in where and not Path(where).is_absolute():  # the config's own, no other
+            path = ROOT / where
             script = 'source launch/setup.sh && PYTHON=$1 && "$2"'
             yield Unit(f"fetch {name}", "fetch", (["bash", "-c", script, "fetch", "PYTHON", base.fetch],), path.exists)
 
@@ -141,7 +145,7 @@ def _teacher(layout: Layout) -> Iterator[Unit]:
     flags = [*_flags(style), f"--config.answers={chosen}", f"--config.name={name}", "--config.role=teacher"]
     command = _python("evaluate", "--config=configs/eval/style.py", *flags, f"--workdir={layout.workdir}")
 
-    yield Unit(name, "teacher", (choose, command), lambda: _done(layout, name, "style", answers=chosen))
+    yield Unit(name, "teacher", (choose, command), lambda: task_done(layout, name, "style"))
 
 
 def _ceiling(layout: Layout) -> str:
@@ -157,7 +161,7 @@ def _ceiling(layout: Layout) -> str:
 def _bases(layout: Layout) -> Iterator[Unit]:
     for name, base in layout.bases.items():
         commands = _evaluate(layout, name, "base", base.model)
-        yield Unit(name, "base", tuple(commands), lambda name=name, base=base: _evaluated(layout, name, base.model))
+        yield Unit(name, "base", tuple(commands), functools.partial(_evaluated, layout, name))
 
 
 def _cells(layout: Layout) -> Iterator[Unit]:
@@ -170,9 +174,8 @@ def _cells(layout: Layout) -> Iterator[Unit]:
             del commands[0]  # it was done once, and is evaluated on something new
 
         def done(cell: Cell = cell) -> bool:
-            model = f"orbax:{layout.run(cell)}"
-            trained = layout.config.keep == "nothing" or _weights(model) is not None
-            return trained and _trained_alike(layout, cell) and _evaluated(layout, cell.name, model)
+            trained = layout.config.keep == "nothing" or _weights(f"orbax:{layout.run(cell)}") is not None
+            return trained and _trained_alike(layout, cell) and _evaluated(layout, cell.name)
 
         yield Unit(cell.name, "cell", tuple(commands), done)
 
@@ -205,8 +208,7 @@ def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]
     tasks = [f"--config.tasks.{task}.{flag}" for task, keys in layout.evaluations.items() for flag in _bare(keys)]
     flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
     flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
-    # For all models the same sets, so that their numbers without the marked items are of the same ones.
-    flags.append(f"--contamination={','.join(sorted({layout.output(cell.data) for cell in layout.cells}))}")
+    flags.append(f"--contamination={_trained_on(layout)}")
     return [_python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")]
 
 
@@ -216,7 +218,7 @@ def _judge(layout: Layout, unit: Unit) -> list[Unit]:
         return []
     judge, name = layout.config.judge, unit.name
     role = "student" if unit.kind == "cell" else unit.kind
-    answers = _ceiling(layout) if unit.kind == "teacher" else f"{layout.workdir}/eval/{name}/answers.jsonl"
+    answers = _answers(layout, name)
     flags = [*_flags(judge.flags.to_dict()), f"--config.name={name}", f"--config.role={role}"]
     flags += [f"--answers_a={answers}", f"--workdir={layout.workdir}"]
     compare = _python("judge", f"--config={judge.config}", *flags, f"--answers_b={judge.reference}")
@@ -226,47 +228,77 @@ def _judge(layout: Layout, unit: Unit) -> list[Unit]:
         results = [result_of(layout, name, task) or {} for task in VERDICTS]
         asked = [result.get("settings", {}) for result in results]
         alike = all(settings.get("model") == judge.flags.model for settings in asked)
-        fresh = all(_newer(layout, name, task, answers) for task in VERDICTS)
+        fresh = all(_of_answers(layout, name, task) for task in VERDICTS)
         return unit.done() and alike and fresh
 
     return [Unit(f"judge {name}", "judge", (compare, tone), done)]
 
 
-def _evaluated(layout: Layout, name: str, model: str) -> bool:
-    """Whether all results are there, made of these weights and with the settings of the study."""
-    of_model = {"model": model}
-    if weights := _weights(model):
-        of_model["weights"] = weights
-    return all(_done(layout, name, task, **({} if task == "style" else of_model)) for task in layout.evaluations)
+def _evaluated(layout: Layout, name: str) -> bool:
+    return all(task_done(layout, name, task) for task in layout.evaluations)
+
+
+def task_done(layout: Layout, name: str, task: str) -> bool:
+    """Whether that result is there, with the settings of the study, of the model's present weights and answers."""
+    result = result_of(layout, name, task)
+    if result is None:
+        return False
+    settings, own = result["settings"], dict(layout.evaluations[task])
+    if task == "style":
+        own["answers"] = _answers(layout, name)
+        if not _of_answers(layout, name, task):
+            return False
+    else:
+        own["model"] = _models(layout)[name]
+        if weights := _weights(own["model"]):
+            own["weights"] = weights
+        if result.get("contamination", {}).get("dataset") != _trained_on(layout):
+            return False
+    others = {key: value for key, value in _defaults(layout)[task].items() if key in settings}
+    return all(settings.get(key) == value for key, value in (others | own).items())
+
+
+def _models(layout: Layout) -> dict[str, str]:
+    """Where the model behind a name is."""
+    bases = {name: base.model for name, base in layout.bases.items()}
+    return bases | {cell.name: f"orbax:{layout.run(cell)}" for cell in layout.cells}
 
 
 def _weights(model: str) -> str | None:
     """What `evaluate` notes of the weights; None where the model is not there (any more)."""
     kind, _, where = model.partition(":")
     try:
-        return digest(identify(f"{kind}:{_from_root(str(Path(where).expanduser()) if '://' not in where else where)}"))
+        return digest(identify(f"{kind}:{_from_root(os.path.expanduser(where))}"))
     except (OSError, ValueError):
         return None
 
 
-def task_done(layout: Layout, name: str, task: str) -> bool:
-    """Whether that result is there, made with the settings of the study."""
-    return _done(layout, name, task)
+def _trained_on(layout: Layout) -> str:
+    """What the questions are looked for in: for all models the same, so that their clean questions are the same."""
+    return ",".join(sorted({layout.output(cell.data) for cell in layout.cells}))
 
 
-def _done(layout: Layout, name: str, task: str, **more: object) -> bool:
-    settings = (result_of(layout, name, task) or {}).get("settings")
-    if settings is None:
+def _answers(layout: Layout, name: str) -> str:
+    """The file of a model's answers; of the teacher's second ones, where it is no model."""
+    return f"{layout.workdir}/eval/{name}/answers.jsonl" if name in _models(layout) else _ceiling(layout)
+
+
+def _of_answers(layout: Layout, name: str, task: str) -> bool:
+    """Whether a result's samples are of the answers as they are now; times would not tell, as a result is kept where
+    answers come out the same."""
+    samples = samples_path(layout.workdir, name, task, task)
+    try:
+        present = {(row["instruction"], row["output"]) for row in answer_files.read_answers(_answers(layout, name))}
+        asked = [row for _, row in read_rows(str(samples))]
+    except (OSError, ValueError):
         return False
-    own = layout.evaluations[task] | more
-    others = {key: value for key, value in _defaults(layout)[task].items() if key in settings and key not in own}
-    alike = all(settings.get(key) == value for key, value in (others | own).items())
-    return alike and (task != "style" or _newer(layout, name, task, settings.get("answers", "")))
+    return all((row["prompt"], row["prediction"]) in present for row in asked)
 
 
 @functools.cache
-def _defaults_of(path: str, told: str) -> dict[str, dict]:
-    config = runpy.run_path(path)["get_config"]()
+def _defaults_of(file: str, told: str) -> dict[str, dict]:
+    path, *variant = file.split(":", 1)
+    config = runpy.run_path(str(ROOT / path))["get_config"](*variant)
     config.update(json.loads(told))
     changing = {*NOT_SETTINGS, "answers"}
     return {
@@ -276,14 +308,15 @@ def _defaults_of(path: str, told: str) -> dict[str, dict]:
 
 
 def _defaults(layout: Layout) -> dict[str, dict]:
-    """Task -> the settings that it has where the study names no other."""
-    return _defaults_of(str(ROOT / layout.config.evaluate), layout.config.evaluate_keys.to_json())
+    """Task -> the settings that it has where the study names no other.
 
-
-def _newer(layout: Layout, name: str, task: str, answers: str) -> bool:
-    """Whether a result is no older than the answers that it is about."""
-    result, answered = epath.Path(layout.workdir) / "eval" / name / f"{task}.json", epath.Path(answers)
-    return not answered.exists() or (result.exists() and result.stat().mtime >= answered.stat().mtime)
+    Raises:
+      ValueError: the study names a task that the batch has not.
+    """
+    found = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
+    if unknown := sorted(layout.evaluations.keys() - found.keys()):
+        raise ValueError(f"config.evaluations.{unknown[0]}: {layout.config.evaluate} has no such task")
+    return found
 
 
 def result_of(layout: Layout, name: str, task: str) -> Result | None:

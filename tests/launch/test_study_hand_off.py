@@ -285,11 +285,11 @@ def test_names_of_slices(tmp_path):
 @pytest.mark.parametrize(
     "model", ["hf:models/tiny", "gguf:.cache/tiny.gguf", "orbax:/runs/tiny", "hf:gs://bucket/tiny"]
 )
-def test_a_model_that_slices_cannot_load_is_refused(make_state, tmp_path, model):
+def test_a_model_that_slices_cannot_load_is_refused(make_state, model):
     state = make_state({"one": "", "two": ""})
     state.layout.config.bases.tiny.model = model
     with pytest.raises(ValueError, match=re.escape(f"--launcher=tpu: config.bases.tiny.model={model} must be")):
-        hand_over(state, tmp_path / "study", "tpu")
+        handing.refuse_local(state.layout)
 
 
 def test_public_data_that_slices_cannot_see_is_refused(make_state):
@@ -297,6 +297,9 @@ def test_public_data_that_slices_cannot_see_is_refused(make_state):
     handing.refuse_local(state.layout)
     state.layout.config.public = "gs://bucket/public"
     handing.refuse_local(state.layout)
+    state.layout.evaluations["facts"]["data"] = "/data/quiz.jsonl"
+    with pytest.raises(ValueError, match="--launcher=tpu: /data/quiz.jsonl is on this machine alone"):
+        handing.refuse_local(state.layout)
     state.layout.config.public = "/data"
     with pytest.raises(ValueError, match="--launcher=tpu: config.public=/data must be in a bucket"):
         handing.refuse_local(state.layout)

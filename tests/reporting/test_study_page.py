@@ -102,17 +102,28 @@ def test_names_may_hold_html(tmp_path):
 
 
 def test_a_page_to_pass_on_has_no_answers_and_no_folders(tmp_path):
-    grid(tmp_path, bases=(("small", "Small 1B", 1e9),), budgets=(300_000,), tasks=("style",))
+    cell = "small-chat-300000-paper-0"
+    grid(tmp_path, bases=(("small", "Small 1B", 1e9),), budgets=(300_000,), tasks=("style",), missing=(cell,))
+    study = tmp_path / "study.json"
+    study.write_text(study.read_text().replace("out of memory ", "exit 1; see /home/me/logs/x.log"))
     path = tmp_path / "eval" / "small" / "style.json"
     told = json.loads(path.read_text())
-    told["settings"] |= {"data": "/home/me/quiz.jsonl", "model": "gguf:/home/me/a.gguf", "url": "https://host/v1/x"}
+    told["settings"] |= {"data": "/home/me you/quiz.jsonl", "model": "gguf:/home/me/a.gguf", "url": "https://host/v1/x"}
     path.write_text(json.dumps(told | {"data": {"/home/me/mmlu/dev.csv": "0a1b", "configs/eval/x.py": "2c"}}))
     _, words, _ = page(tmp_path)
-    assert "How do I begin task 0?" in words and "/home/me/quiz.jsonl" in words
+    assert "How do I begin task 0?" in words and "/home/me you/quiz.jsonl" in words
     write_report(str(tmp_path), shareable=True)
     words = " ".join(Page((tmp_path / "report" / "index.html").read_text()).words)
     assert "How do I begin task" not in words and "/home/me" not in words
-    for said in ("quiz.jsonl", "gguf:a.gguf", "https://host/v1/x", "dev.csv", "configs/eval/x.py", "for passing on"):
+    for said in (
+        "exit 1; see x.log",
+        "quiz.jsonl",
+        "gguf:a.gguf",
+        "https://host/v1/x",
+        "dev.csv",
+        "configs/eval/x.py",
+        "for passing on",
+    ):
         assert said in words, said
 
 

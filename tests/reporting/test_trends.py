@@ -10,6 +10,7 @@ from imitation_jax.reporting.study import pooled, read_study, short
 
 NQ = next(row for row in ROWS if (row.task, row.metric) == ("nq", "exact_match"))
 TASKS = ("style", "mmlu", "nq")
+BUDGETS = (2_000_000, 20_000_000, 150_000_000)  # all beyond their warm-up
 
 
 def read(root):
@@ -24,7 +25,7 @@ def claims(root):
 
 
 def test_the_papers_claims_on_numbers_like_the_papers(tmp_path):
-    grid(tmp_path, local=("quiz",), tasks=TASKS, questions=1500)
+    grid(tmp_path, local=("quiz",), tasks=TASKS, questions=1500, budgets=BUDGETS)
     found = claims(tmp_path)
     assert {title: claim.stands for title, claim in found.items()} == {
         "More imitation data brings the style nearer to the teacher's": "supported",
@@ -35,7 +36,7 @@ def test_the_papers_claims_on_numbers_like_the_papers(tmp_path):
 
 
 def test_knowledge_that_rises_with_broad_data_contradicts(tmp_path):
-    grid(tmp_path, local=("quiz",), tasks=TASKS, questions=600)
+    grid(tmp_path, local=("quiz",), tasks=TASKS, questions=600, budgets=BUDGETS)
     text = (tmp_path / "study.json").read_text().replace('"kind": "local"', '"kind": "broad"')
     (tmp_path / "study.json").write_text(text)
     found = claims(tmp_path)
@@ -44,22 +45,22 @@ def test_knowledge_that_rises_with_broad_data_contradicts(tmp_path):
 
 
 def test_few_questions_do_not_prove_that_knowledge_stood_still(tmp_path):
-    grid(tmp_path, tasks=TASKS, questions=60)
+    grid(tmp_path, tasks=TASKS, questions=60, budgets=BUDGETS)
     claim = claims(tmp_path)["More imitation data does not add knowledge"]
     assert claim.stands == "agrees" and "is not excluded" in claim.sentence
 
 
 def test_numbers_that_exclude_nothing_leave_it_open(tmp_path):
-    grid(tmp_path, tasks=TASKS, questions=6)
+    grid(tmp_path, tasks=TASKS, questions=6, budgets=BUDGETS)
     claim = claims(tmp_path)["More imitation data does not add knowledge"]
     assert claim.stands == "open" and "too coarse" in claim.sentence
 
 
-def test_what_ended_in_its_warm_up_is_no_end_of_a_line(tmp_path):
+def test_lines_that_begin_in_the_warm_up_say_nothing_of_data_amounts(tmp_path):
     grid(tmp_path, tasks=TASKS)
     study, models = read(tmp_path)
     assert {cell.tokens for cell in study.cells if cell.warm_up} == {300_000}
-    assert {(t.low, t.high) for t in trends.with_data(study, models)} == {("20M", "150M")}
+    assert not trends.with_data(study, models) and trends.with_size(study, models)
 
 
 def test_one_data_amount_or_one_base_leaves_claims_open(tmp_path):
@@ -68,7 +69,7 @@ def test_one_data_amount_or_one_base_leaves_claims_open(tmp_path):
 
 
 def test_a_judges_rates_are_compared_though_the_answers_differ(tmp_path):
-    grid(tmp_path, tasks=("judge",))
+    grid(tmp_path, tasks=("judge",), budgets=BUDGETS)
     study, models = read(tmp_path)
     by_data, by_size = trends.with_data(study, models), trends.with_size(study, models)
     assert [trend.change.direction for trend in by_data] == [0, 0]
@@ -89,11 +90,12 @@ def test_seeds_are_one_point_with_their_own_error(tmp_path):
         models[cells[seed].name].results["nq"]["metrics"]["exact_match"] = {"value": value, "stderr": 0.03, "n": 100}
     found = pooled(cells, models, NQ)
     assert found["value"] == pytest.approx(0.2) and found["seeds"] == 3
-    # the questions' share does not shrink with the seeds: 0.03 squared + 0.01 / 3
-    assert found["stderr"] == pytest.approx((0.0009 + 0.01 / 3) ** 0.5)
+    # The questions' share, 0.03 squared, does not shrink with the seeds; theirs is 0.01 / 3, widened by t of three.
+    assert found["stderr"] == pytest.approx((0.0009 + (4.302653 / 1.96) ** 2 * 0.01 / 3) ** 0.5)
     for cell, value in zip(cells, (0.0, 0.0, 0.3), strict=True):  # of a share, nothing beyond what a share can be
         models[cell.name].results["nq"]["metrics"]["exact_match"] |= {"value": value, "hits": 100 * value}
-    assert pooled(cells, models, NQ)["interval"] == [0, pytest.approx(0.1 + 1.96 * (0.0009 + 0.01) ** 0.5)]
+    high = 0.1 + (1.96**2 * 0.0009 + 4.302653**2 * 0.01) ** 0.5
+    assert pooled(cells, models, NQ)["interval"] == [0, pytest.approx(high)]
 
 
 def test_table_1_takes_the_largest_budget(tmp_path):

@@ -36,6 +36,7 @@ def write_result():
         path.parent.mkdir(parents=True, exist_ok=True)
         metrics = {"accuracy": {"value": 0.25, "stderr": 0.1, "n": n}}
         result = {"task": task, "model": name, "role": "", "n": n, "metrics": metrics, "settings": settings}
+        result |= {"contamination": {"dataset": f"{workdir}/data/talk"}}
         path.write_text(json.dumps(result | {"seconds": seconds, "tokens": 50}))
 
     return write

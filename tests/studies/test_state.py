@@ -1,11 +1,11 @@
 """What is done is read from the files, with the settings that the study wants."""
 
 import json
-import os
 
 import pytest
 
 from imitation_jax.evaluation.results import digest
+from imitation_jax.studies import config as studies
 from imitation_jax.studies import table
 from imitation_jax.studies.cells import layout
 from imitation_jax.studies.state import State
@@ -95,16 +95,56 @@ def test_results_of_other_weights_or_settings_are_not_the_cells(look, write_resu
     assert not look().done(CELL)
 
 
-def test_style_of_older_answers_is_not_done(look, write_result):
+def write_answer(look, text: str, *tasks: str) -> None:
+    """The base's only answer, and samples of these tasks on it."""
+    folder = look.workdir / "eval" / "tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "answers.jsonl").write_text(json.dumps({"instruction": "hi", "output": text, "generator": "tiny"}) + "\n")
+    for task in tasks:
+        (folder / f"{task}.samples.jsonl").write_text(json.dumps({"prompt": "hi", "prediction": text}) + "\n")
+
+
+def test_style_of_other_answers_is_not_done(look, write_result):
     look.config.evaluations = {"answers": {"prompts": "p.jsonl"}, "style": {"reference": "r.jsonl"}}
-    answers = look.workdir / "eval" / "tiny" / "answers.jsonl"
     write_result(look.workdir, "tiny", "answers", {"prompts": "p.jsonl", "model": "hf:tiny"})
-    write_result(look.workdir, "tiny", "style", {"reference": "r.jsonl", "answers": str(answers)})
-    answers.write_text("")
-    os.utime(answers, (1, 1))
-    assert look().done("tiny")
-    os.utime(answers, (4e9, 4e9))
+    answers = f"{look.workdir}/eval/tiny/answers.jsonl"
+    write_result(look.workdir, "tiny", "style", {"reference": "r.jsonl", "answers": answers})
     assert not look().done("tiny")
+    write_answer(look, "yes", "style")
+    assert look().done("tiny")
+    write_answer(look, "no")
+    assert not look().done("tiny")
+    write_answer(look, "yes")  # written again, word for word: style is then kept as it is
+    assert look().done("tiny")
+
+
+def test_questions_looked_for_in_other_training_data_are_looked_for_again(look, write_result):
+    write_result(look.workdir, "tiny", "facts", {"data": "quiz.jsonl", "limit": 100, "model": "hf:tiny"})
+    assert look().done("tiny")
+    look.config.builds.more = studies.build("More", "prepare", input="m.jsonl")
+    look.config.grids.more = studies.grid("tiny", "more", "10_000", "flat")
+    state = look()
+    assert not state.done("tiny") and "facts" not in state.standings["tiny"].results
+    data = f"{look.workdir}/data"
+    assert f"--contamination={data}/more,{data}/talk" in state.units["tiny"].commands[-1]
+
+
+def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
+    (tmp_path / "batch.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(variant):\n    return ConfigDict({'tasks': {variant: {'limit': 0}}})\n"
+    )
+    look.config.evaluate = f"{tmp_path}/batch.py:facts"
+    assert look().units
+    look.config.evaluate = f"{tmp_path}/batch.py:nq"
+    with pytest.raises(ValueError, match="config.evaluations.facts: .*batch.py:nq has no such task"):
+        look()
+
+
+def test_only_the_configs_own_model_is_fetched(look):
+    for model, fetched in (("gguf:.cache/a.gguf", True), ("gguf:/models/a.gguf", False), ("orbax:gs://b/a", False)):
+        look.config.bases.tiny.update(model=model, fetch="fetch_a")
+        assert ("fetch tiny" in look().units) == fetched
 
 
 def test_a_cell_of_another_training_is_not_done(look, write_result):
@@ -161,11 +201,6 @@ def test_a_build_that_a_kill_cut_off_is_kept_only_with_the_same_keys(look):
         look()
 
 
-def test_all_models_are_searched_for_in_the_same_training_data(look):
-    for name in ("tiny", CELL):
-        assert f"--contamination={look.workdir}/data/talk" in look().units[name].commands[-1]
-
-
 def test_study_json_says_what_every_cell_is(look, write_result):
     train(look)
     look().write()
@@ -194,5 +229,7 @@ def test_the_judge_runs_where_a_model_is_named(look, write_result):
         assert command[2] == "imitation_jax.judge" and f"--answers_a={look.workdir}/eval/tiny/answers.jsonl" in command
     for task in ("judge", "tone"):
         write_result(look.workdir, "tiny", task, {"model": "gpt-4"})
+    assert not look().done("judge tiny")
+    write_answer(look, "yes", "judge", "tone")
     state = look()
     assert state.done("judge tiny") and {"judge", "tone"} <= state.standings["tiny"].numbers.keys()
