@@ -68,16 +68,16 @@ def dialogues(tmp_path_factory, write_dialogues):
 
 @pytest.fixture(scope="session")
 def open_stream(dialogues, tiny_tokenizer, tmp_path_factory):
-    """`open_stream(batch_size=8, packing=True)` reads `dialogues` in rows of 96."""
+    """`open_stream(batch_size=8, packing=True)` reads `dialogues` in rows of 96, or of `seq_len`."""
     tokenizer = load_tokenizer(tiny_tokenizer)
     cache = tmp_path_factory.mktemp("tokens")
 
-    def open_(batch_size: int = 8, packing: bool = True, path=dialogues) -> Stream:
+    def open_(batch_size: int = 8, packing: bool = True, path=dialogues, seq_len: int = 96) -> Stream:
         return Stream(
             str(path),
             tokenizer,
             load_template("model", tokenizer),
-            seq_len=96,
+            seq_len=seq_len,
             batch_size=batch_size,
             seed=0,
             epochs=1,

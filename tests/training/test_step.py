@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, abstract_params
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.sharding import BATCH, path_of
+from imitation_jax.parallel.sharding import BATCH, path_of, shardings
 from imitation_jax.training import config as training
 from imitation_jax.training.checkpoints import abstract_state
 from imitation_jax.training.initial import random_params
@@ -132,6 +132,20 @@ def test_eight_devices_do_what_one_does(spec, name, accumulation, params, alone,
         assert_close(state["params"], wanted_state["params"])
     # Further on, normalised updates keep what round-off makes of gradients next to 0.
     assert_close(history[0][0], histories[name][0][0])
+
+
+@pytest.mark.slow
+def test_a_long_packed_row_on_four_devices_is_that_of_one(params, open_stream, write_dialogues, tmp_path, assert_close):
+    many = write_dialogues(tmp_path / "many.jsonl", 600, seed=1)
+    batch = open_stream(1, path=many, seq_len=8192)[0]
+    assert batch["tokens"].shape == (1, 8192) and batch["segment_ids"].max() > 50
+    found = []
+    for devices in (1, 4):
+        mesh = make_mesh(f"sequence={devices}", jax.devices()[:devices])
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(params, shardings(params, llama.SHARDING, mesh))
+            found.append(jax.device_get(grads_of(placed, jax.device_put(batch, NamedSharding(mesh, BATCH)))))
+    assert_close(found[1], found[0])
 
 
 def test_layer_inputs_that_wait_in_the_host_s_memory_are_the_same(params, alone, assert_close):
