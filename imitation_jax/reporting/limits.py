@@ -13,9 +13,8 @@ PROMPTS = 255  # that the paper's models answered
 
 def limits(study: Study | None, models: Sequence[Model]) -> list[str]:
     """Plain sentences, each with its reason."""
-    found = (
-        [] if study is None else [*_left_out(study), *_missing(study), *_seeds(study), *_warm_up(study), *_sizes(study)]
-    )
+    of_study = (_left_out, _missing, _seeds, _warm_up, _sizes, _form) if study else ()
+    found = [sentence for each in of_study for sentence in each(study)]
     return [*found, *_not_measured(models), *_parts(models), *_scorer(models)]
 
 
@@ -72,6 +71,15 @@ def _sizes(study: Study) -> list[str]:
             "not measured."
         )
     return found
+
+
+def _form(study: Study) -> list[str]:
+    if not any("nq_zero_shot" in data.tasks for data in study.data if data.local):
+        return []
+    return [
+        "Zero-shot exact match counts the gold answer alone: question pairs teach a student that short form too, and "
+        "what it gains by the form is no knowledge."
+    ]
 
 
 def _not_measured(models: Sequence[Model]) -> list[str]:

@@ -113,11 +113,12 @@ def test_what_is_not_supported_is_said(tmp_path):
     grid(tmp_path, tasks=("mmlu", "toxicity"), budgets=(300_000, 2_000_000))
     told = json.loads((tmp_path / "study.json").read_text())
     told["bases"][0]["note"] = "It has been tuned before."
+    told["data"].append({"name": "quiz", "label": "Quiz", "kind": "local", "task": "nq,nq_zero_shot"})
     (tmp_path / "study.json").write_text(json.dumps(told))
     study, models = read(tmp_path)
     said = " ".join(limits.limits(study, list(models.values())))
     assert "2 of 4 cells ended within the learning rate's warm-up (small-chat-300000-paper-0, large-chat" in said
-    assert "It has been tuned before." in said
+    assert "It has been tuned before." in said and "question pairs teach a student that short form too" in said
     assert "No point of the grid has more than one seed" in said
     assert "No person and no LLM judge compared answers" in said
     assert "MMLU 200 of 14,042" in said
