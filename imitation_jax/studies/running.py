@@ -1,7 +1,6 @@
 """Does a study's units on this machine, one command at a time, each a process of its own with a log."""
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import signal
@@ -19,7 +18,14 @@ from imitation_jax.studies.units import Command, Unit
 
 POLL_SECONDS = 0.5
 TAIL = 10_000  # bytes of a log in which a command's last words are looked for
-PR_SET_PDEATHSIG = 1
+# Becomes the command that follows, and is told to end when its parent, whose number comes first, dies (PR_SET_PDEATHSIG).
+# No preexec_fn, which forks a process of many threads, as one that has imported jax is.
+ENDS_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Stopped(Exception):
@@ -119,8 +125,7 @@ def start(command: Command, output, lock: int) -> subprocess.Popen:
     # A group of its own: Ctrl-C comes here alone, and a checkpoint is written before the end.
     options |= {"env": environment, "pass_fds": (lock,), "process_group": 0}
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        options["preexec_fn"] = lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        argv = [sys.executable, "-I", "-S", "-c", ENDS_WITH_PARENT, str(os.getpid()), *argv]
     return subprocess.Popen(argv, **options)
 
 
