@@ -18,8 +18,8 @@ from imitation_jax.studies.units import Command, Unit
 
 POLL_SECONDS = 0.5
 TAIL = 10_000  # bytes of a log in which a command's last words are looked for
-# Becomes the command that follows, and is told to end when its parent, whose number comes first, dies (PR_SET_PDEATHSIG).
-# No preexec_fn, which forks a process of many threads, as one that has imported jax is.
+# Becomes the command that follows, told to end when its parent dies, whose number comes first (PR_SET_PDEATHSIG). No
+# preexec_fn: that forks a process of many threads, as one that has imported jax is.
 ENDS_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
