@@ -5,8 +5,8 @@
 At scale 1 ten cells train on 0.33M tokens in all: four broad budgets of 10k to 80k with a warm-up in proportion to the
 run, the smallest and the largest with one fixed for all (34 steps, the same share of the longest run as the paper's
 1,000 of 2,289), two more seeds of one budget, two local budgets. A step has 1,024 positions, so that 10k are 10 steps.
-On 2 CPU cores that took 2 hours with other work beside it, less than half of them training; its page, made by `report
---shareable`, is smollm2.html. --scale=0.01 takes about 20 minutes, and shows that all works, nothing else.
+On 2 CPU cores that took 2 hours with other work beside it, less than half of them training; what came of it is in
+smollm2_report/ (`report --shareable`). --scale=0.01 takes about 20 minutes, and shows that all works, nothing else.
 
 DIR holds the public data, each where it is there: sharegpt/sharegpt_sample.jsonl.gz, nq_open/NQ-open.dev.jsonl and
 NQ-open.efficientqa.dev.1.1.jsonl, mmlu/dev and mmlu/test, arc_easy/arc_easy.jsonl, alpaca_eval/model_outputs/,

@@ -243,7 +243,7 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
             continue
         own = [c for _, c in changes]
         risen, _ = beyond(own)
-        facts = "Largest budget minus base: " + "; ".join(f"{where}, {c}" for where, c in changes) + "."
+        facts = f"Largest budget minus base: {_joined(changes)}."
         stands = "supported" if len(risen) == len(changes) else "mixed" if risen else "contradicted"
         if not risen and not_excluded(own) > NEGLIGIBLE:
             stands, facts = "open", f"No gain beyond error, and none excluded. {facts}"
@@ -253,6 +253,11 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
 
 def _list(trends: Sequence[Trend]) -> str:
     """The changes in brackets where they are few; the page has a table of all."""
-    several = len({t.where for t in trends}) > 1
-    changes = "; ".join(f"{t.where}, {t.change}" if several else str(t.change) for t in trends)
-    return f" ({changes}; difference ± standard error)" if len(trends) <= LISTED else ""
+    found = _joined([(t.where, t.change) for t in trends])
+    return f" ({found}; difference ± standard error)" if len(trends) <= LISTED else ""
+
+
+def _joined(changes: Sequence[tuple[str, Change]]) -> str:
+    """Each with where it was measured, if that is not the same for all."""
+    several = len({where for where, _ in changes}) > 1
+    return "; ".join(f"{where}, {change}" if several else str(change) for where, change in changes)
