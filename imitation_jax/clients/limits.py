@@ -1,5 +1,6 @@
 """How often an API may be asked, and how much may be spent on it in all. Both are safe among threads."""
 
+import fcntl
 import math
 import threading
 import time
@@ -139,8 +140,7 @@ class Budget:
         if dollars and not any(prices):
             raise ValueError("a budget in dollars needs the prices of tokens")
         self.most, self.tokens, self.dollars, self.prices = most, tokens, dollars, prices
-        self.spent, self.unknown = 0, 0
-        self.known = self.uncertain = Tokens()
+        self.spent, self._path, self._lock = 0, ledger, None
         self._open: dict[int, Tokens] = {}
         self._closed = False
         self._changed = threading.Condition()
@@ -149,12 +149,33 @@ class Budget:
             "CREATE TABLE IF NOT EXISTS tries "
             "(number INTEGER PRIMARY KEY, prompt INTEGER, completion INTEGER, known INTEGER)",
         )
+        self._read()
+
+    def _read(self) -> None:
+        self.unknown, self.known, self.uncertain = 0, Tokens(), Tokens()
         sums = "SELECT known, COUNT(*), SUM(prompt), SUM(completion) FROM tries GROUP BY known"
         for known, count, *billed in self._ledger.execute(sums):
             if known:
                 self.known = Tokens(*billed)
             else:
                 self.uncertain, self.unknown = Tokens(*billed), count
+
+    def hold(self) -> None:
+        """Keeps the ledger for this process until the end; what another one spent meanwhile would not count here.
+
+        Raises:
+          ValueError: another one has it.
+        """
+        if self._path == ":memory:" or self._lock:
+            return
+        lock = open(f"{Path(self._path).expanduser()}.lock", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise ValueError(f"{self._path}: another process is spending on this bill; wait for its end") from None
+        self._lock = lock
+        self._read()
 
     def cost(self, tokens: Tokens) -> float:
         """Dollars."""
@@ -189,6 +210,8 @@ class Budget:
             self._open.clear()
             self._closed = True
             self._ledger.close()
+            if self._lock:
+                self._lock.close()
             self._changed.notify_all()
 
     def _passed(self, worst: Tokens) -> str:

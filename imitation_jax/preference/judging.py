@@ -106,6 +106,7 @@ def judge(config: ConfigDict, answers_a: str, answers_b: str = "", workdir: str 
             if config.key:
                 chat.read_key(config.key)
             budget = stack.enter_context(contextlib.closing(asking.open_budget(config, _ledger(config))))
+            budget.hold()  # all comparisons with this cache are on it
             _ask(config, asked.questions, found, cache, budget)
             logging.info("spent, with all starts before: %s", asking.spend(budget))
     samples = _samples(config, asked, found)

@@ -121,6 +121,21 @@ def test_what_might_fit_waits_for_what_is_under_way():
     assert order == ["first is known", "second"] and budget.known == (90, 0)
 
 
+def test_a_bill_is_one_processes_at_a_time(tmp_path):
+    path = tmp_path / "spend.sqlite"
+    first, second = Budget(tokens=100, ledger=path), Budget(tokens=100, ledger=path)
+    first.hold()
+    with pytest.raises(ValueError, match="spend.sqlite: another process is spending on this bill; wait for its end"):
+        second.hold()
+    first.spend(Tokens(60, 20)).settle(Tokens(60, 20))
+    first.close()
+    second.hold()
+    assert second.known == Tokens(60, 20)  # what came after it was opened
+    with pytest.raises(BudgetSpentError):
+        second.spend(Tokens(30, 0))
+    second.close()
+
+
 def test_a_ledger_outlives_a_kill_with_what_was_under_way(tmp_path):
     path = tmp_path / "new folder" / "spend.sqlite"
     code = (
