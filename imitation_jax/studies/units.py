@@ -299,7 +299,10 @@ def _of_answers(layout: Layout, name: str, task: str) -> bool:
 def _defaults_of(file: str, told: str) -> dict[str, dict]:
     path, *variant = file.split(":", 1)
     config = runpy.run_path(str(ROOT / path))["get_config"](*variant)
-    config.update(json.loads(told))
+    try:
+        config.update(json.loads(told))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"config.evaluate_keys: {' '.join(str(error).split())}") from None
     changing = {*NOT_SETTINGS, "answers"}
     return {
         name: {key: value for key, value in task.to_dict().items() if key not in changing}
@@ -311,7 +314,7 @@ def _defaults(layout: Layout) -> dict[str, dict]:
     """Task -> the settings that it has where the study names no other.
 
     Raises:
-      ValueError: the study names a task that the batch has not.
+      ValueError: the study names a task or a key that the batch has not.
     """
     found = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
     if unknown := sorted(layout.evaluations.keys() - found.keys()):

@@ -132,10 +132,14 @@ def test_questions_looked_for_in_other_training_data_are_looked_for_again(look, 
 def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
     (tmp_path / "batch.py").write_text(
         "from ml_collections import ConfigDict\n"
-        "def get_config(variant):\n    return ConfigDict({'tasks': {variant: {'limit': 0}}})\n"
+        "def get_config(variant):\n    return ConfigDict({'only': '', 'tasks': {variant: {'limit': 0}}})\n"
     )
     look.config.evaluate = f"{tmp_path}/batch.py:facts"
     assert look().units
+    look.config.evaluate_keys.only = 3
+    with pytest.raises(ValueError, match="config.evaluate_keys: .*int"):
+        look()
+    del look.config.evaluate_keys["only"]
     look.config.evaluate = f"{tmp_path}/batch.py:nq"
     with pytest.raises(ValueError, match="config.evaluations.facts: .*batch.py:nq has no such task"):
         look()
