@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def bucket(monkeypatch):
     systems = {"gcs": Bucket(), "file": LocalFileSystem()}
     monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: systems[name])
     return systems["gcs"]
+
+
+@pytest.fixture
+def papers_grid(tmp_path):
+    """configs/studies/false_promise.py with public data, as far as that is looked at before it is read."""
+    config = runpy.run_path(str(ROOT / "configs" / "studies" / "false_promise.py"))["get_config"]()
+    for name in ("sharegpt/sharegpt.json", "hc3/all.jsonl", "discord/export.json", "nq_synthetic/dialogues.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "mmlu").mkdir()
+    config.public = str(tmp_path)
+    return config
 
 
 @pytest.fixture(scope="session")

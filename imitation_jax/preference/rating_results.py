@@ -44,6 +44,7 @@ def write(store: Store, workdir: str, judge: str) -> tuple[str, str]:
     items = [item for item in store.items() if item["expected"] is None]
     votes = store.votes()
     samples, left_out = _samples(items, votes, settings["ratings"])
+    samples = [win_rates.complete(sample, settings["generator_a"], opponent) for sample in samples]
     whole = [sample for sample in samples if len(sample["votes"]) == settings["ratings"]]
     if not whole:
         most = max((len(sample["votes"]) for sample in samples), default=0)
@@ -104,9 +105,6 @@ def _samples(items: list[dict], votes: list[Vote], ratings: int) -> tuple[list[d
                 "prompt": item["instruction"],
                 "output_a": item["a"],
                 "output_b": item["b"],
-                "gold": item["b"],
-                "prediction": item["a"],
-                "correct": None,
                 "votes": [vote.vote for vote in found],
                 "raters": [numbers[vote.rater] for vote in found],
                 "a_first": [vote.a_first for vote in found],

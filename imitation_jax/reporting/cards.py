@@ -15,11 +15,7 @@ def data_cards(root: epath.Path, labels: Mapping[str, str]) -> Table | None:
     cards = {}
     for path in sorted([*(root / "data").glob("card/card.json"), *(root / "data").glob("*/card/card.json")], key=str):
         name = labels.get(path.parent.parent.name, path.parent.parent.name)
-        try:
-            card = json.loads(path.read_text())
-        except ValueError:
-            card = {}
-        cards[name] = card if isinstance(card, dict) else {}
+        cards[name] = _read(path)
     if not cards:
         return None
     unit = next((card["length"]["unit"] for card in cards.values() if card.get("length")), "tokens")
@@ -42,13 +38,21 @@ def data_cards(root: epath.Path, labels: Mapping[str, str]) -> Table | None:
     return Table("data", "What the students were trained on", note, (*cards, "the paper's ShareGPT"), lines)
 
 
+def _read(path: epath.Path) -> dict:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _count(number: object) -> Entry | None:
     return Entry(f"{number:,}") if isinstance(number, int) else None
 
 
 def _kept_out(path: epath.Path) -> str:
     """What of a local task's questions the test asks, too: see `studies.local_task`."""
-    counts = json.loads(path.read_text())
+    counts = _read(path)
     if "near_test" not in counts:
         return ""
     return (

@@ -58,6 +58,11 @@ class Layout:
         return f"{self.workdir}/runs/{cell.name}"
 
 
+def from_root(path: str) -> str:
+    """The path as the commands, which run in the root of the repository, understand it."""
+    return path if "://" in path else str(ROOT / path)
+
+
 def layout(config: ConfigDict, workdir: str, scale: float) -> Layout:
     """The study at that scale in that folder.
 

@@ -67,10 +67,12 @@ def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callabl
       OSError: Slurm refuses the jobs.
       Stopped: SIGTERM or Ctrl-C came; what was handed over goes on.
     """
-    missing = [unit for unit in todo if not state.done(unit.name)]
-    for unit in [unit for unit in missing if state.blocked(unit)]:
-        _fail(state, unit, state.blocked(unit), show)
-    missing = [unit for unit in missing if unit.name not in state.failed]
+    missing = []
+    for unit in (unit for unit in todo if not state.done(unit.name)):
+        if why := state.blocked(unit):
+            _fail(state, unit, why, show)
+        else:
+            missing.append(unit)
     with running.told_to_stop() as stopped:
         if launcher == "tpu":
             over = [unit for unit in todo if state.done(unit.name) and _has_slice(state.layout, unit)]

@@ -9,7 +9,7 @@ from etils import epath
 
 from imitation_jax.data.output import write_text
 from imitation_jax.evaluation.results import Result
-from imitation_jax.studies import units
+from imitation_jax.studies import done
 from imitation_jax.studies.cells import ALL, Cell, Layout
 from imitation_jax.studies.units import Unit
 
@@ -79,25 +79,25 @@ class State:
             return standing
         tasks = ["style"] if unit.kind == "teacher" else list(self.layout.evaluations)
         for task in tasks:
-            result = units.result_of(self.layout, unit.name, task)
-            if result and units.task_done(self.layout, unit.name, task):
+            result = done.result_of(self.layout, unit.name, task)
+            if result and done.task_done(self.layout, unit.name, task):
                 standing.results[task] = result
                 self._sizes[task] = result["n"]
         cell = self._cells.get(unit.name)
         if cell:
             self._training(cell, standing)
         rows = self._rows(unit.name, tasks, standing)
-        done = rows + sum(result["n"] for result in standing.results.values())
-        verdicts = {task: units.result_of(self.layout, unit.name, task) for task in units.VERDICTS}
+        asked = rows + sum(result["n"] for result in standing.results.values())
+        verdicts = {task: done.result_of(self.layout, unit.name, task) for task in done.VERDICTS}
         standing.results |= {task: result for task, result in verdicts.items() if result}
         if self.done(unit.name):
             standing.status, standing.share, standing.left = "done", 1.0, (0, 0)
         elif unit.name in self.failed:
             standing.status, standing.why = "failed", self.failed[unit.name]
-        elif done:
+        elif asked:
             total = sum(self._sizes.get(task, 0) for task in tasks)
             known = all(task in self._sizes for task in tasks)
-            standing.status, standing.share = "evaluating", done / total if known and total else 0.0
+            standing.status, standing.share = "evaluating", asked / total if known and total else 0.0
         elif unit.name in self.running or standing.trained_tokens:
             standing.status = "training" if cell else "evaluating"
             if cell and cell.tokens:

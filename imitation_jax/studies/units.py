@@ -1,13 +1,8 @@
-"""The pieces of work of a study, each with the commands that do it and whether it is done.
-
-Whether it is done is read from what the commands have written: nothing else has to be kept, wherever they ran.
-"""
+"""The pieces of work of a study, each with the commands that do it and whether it is done, see `done`."""
 
 import dataclasses
 import functools
 import json
-import os
-import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +13,11 @@ from imitation_jax.data import answer_files, rows
 from imitation_jax.data.output import write_text
 from imitation_jax.data.prompts import read_prompts
 from imitation_jax.data.rows import Rejected
-from imitation_jax.evaluation.results import Result, digest, read_result, safe_name, samples_path
-from imitation_jax.evaluation.rows import read_rows
-from imitation_jax.evaluation.run import NOT_SETTINGS
-from imitation_jax.models.load import identify
-from imitation_jax.studies import local_task
-from imitation_jax.studies.cells import ROOT, Cell, Layout
+from imitation_jax.evaluation.results import safe_name
+from imitation_jax.studies import done, local_task
+from imitation_jax.studies.cells import ROOT, Cell, Layout, from_root
 from imitation_jax.training.config import flat
 
-VERDICTS = ("judge", "tone")
 REPORTED = ("label", "local", "task")  # keys of a build for the report alone
 
 # A command of this project, without the interpreter, or what is done in this process.
@@ -49,7 +40,7 @@ def units(layout: Layout, here: Path) -> list[Unit]:
     Args:
       here: local folder; the workdir, unless that is in a bucket.
     """
-    _defaults(layout)  # what is wrong with it is said before anything is done
+    done.defaults(layout)  # what is wrong with it is said before anything is done
     found = [*_fetches(layout), *_builds(layout, here)]
     for unit in (*_bases(layout), *_teacher(layout), *_cells(layout)):
         found += [unit, *_judge(layout, unit)]
@@ -132,12 +123,12 @@ def _teacher(layout: Layout) -> Iterator[Unit]:
         return
     name = safe_name(config.teacher.name)
     asked, style = layout.evaluations["answers"], layout.evaluations["style"]
-    limit, chosen = asked.get("limit", 0), _ceiling(layout)
+    limit, chosen = asked.get("limit", 0), done.ceiling(layout)
 
     def choose() -> None:
-        prompts = [row for _, row in read_prompts(_from_root(asked["prompts"])) if not isinstance(row, Rejected)]
+        prompts = [row for _, row in read_prompts(from_root(asked["prompts"])) if not isinstance(row, Rejected)]
         texts = {row["messages"][-1]["content"].strip() for row in prompts[: limit or None]}
-        answers = answer_files.read_answers(_from_root(config.teacher.answers))
+        answers = answer_files.read_answers(from_root(config.teacher.answers))
         found = [row | {"generator": name} for row in answers if (row["instruction"] or "").strip() in texts]
         kept = ({key: value for key, value in row.items() if value is not None} for row in found)
         write_text(epath.Path(chosen), "".join(map(rows.line, kept)))
@@ -145,12 +136,7 @@ def _teacher(layout: Layout) -> Iterator[Unit]:
     flags = [*_flags(style), f"--config.answers={chosen}", f"--config.name={name}", "--config.role=teacher"]
     command = _python("evaluate", "--config=configs/eval/style.py", *flags, f"--workdir={layout.workdir}")
 
-    yield Unit(name, "teacher", (choose, command), lambda: task_done(layout, name, "style"))
-
-
-def _ceiling(layout: Layout) -> str:
-    """The teacher's second answers to the prompts that the models answer."""
-    return f"{layout.workdir}/data/ceiling-{layout.evaluations['answers'].get('limit', 0) or 'all'}.jsonl"
+    yield Unit(name, "teacher", (choose, command), lambda: done.task_done(layout, name, "style"))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -161,7 +147,7 @@ def _ceiling(layout: Layout) -> str:
 def _bases(layout: Layout) -> Iterator[Unit]:
     for name, base in layout.bases.items():
         commands = _evaluate(layout, name, "base", base.model)
-        yield Unit(name, "base", tuple(commands), functools.partial(_evaluated, layout, name))
+        yield Unit(name, "base", tuple(commands), functools.partial(done.evaluated, layout, name))
 
 
 def _cells(layout: Layout) -> Iterator[Unit]:
@@ -173,11 +159,11 @@ def _cells(layout: Layout) -> Iterator[Unit]:
         if _trained_alike(layout, cell) and _weights_alone(layout, cell):
             del commands[0]  # it was done once, and is evaluated on something new
 
-        def done(cell: Cell = cell) -> bool:
-            trained = layout.config.keep == "nothing" or _weights(f"orbax:{layout.run(cell)}") is not None
-            return trained and _trained_alike(layout, cell) and _evaluated(layout, cell.name)
+        def whole(cell: Cell = cell) -> bool:
+            trained = layout.config.keep == "nothing" or done.weights_of(f"orbax:{layout.run(cell)}") is not None
+            return trained and _trained_alike(layout, cell) and done.evaluated(layout, cell.name)
 
-        yield Unit(cell.name, "cell", tuple(commands), done)
+        yield Unit(cell.name, "cell", tuple(commands), whole)
 
 
 def _training(layout: Layout, cell: Cell) -> dict[str, Any]:
@@ -208,7 +194,7 @@ def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]
     tasks = [f"--config.tasks.{task}.{flag}" for task, keys in layout.evaluations.items() for flag in _bare(keys)]
     flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
     flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
-    flags.append(f"--contamination={_trained_on(layout)}")
+    flags.append(f"--contamination={done.trained_on(layout)}")
     return [_python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")]
 
 
@@ -218,123 +204,18 @@ def _judge(layout: Layout, unit: Unit) -> list[Unit]:
         return []
     judge, name = layout.config.judge, unit.name
     role = "student" if unit.kind == "cell" else unit.kind
-    answers = _answers(layout, name)
+    answers = done.answers_of(layout, name)
     flags = [*_flags(judge.flags.to_dict()), f"--config.name={name}", f"--config.role={role}"]
     flags += [f"--answers_a={answers}", f"--workdir={layout.workdir}"]
     compare = _python("judge", f"--config={judge.config}", *flags, f"--answers_b={judge.reference}")
     tone = _python("judge", f"--config={judge.tone}", *flags)
 
-    def done() -> bool:
-        results = [result_of(layout, name, task) or {} for task in VERDICTS]
-        asked = [result.get("settings", {}) for result in results]
-        alike = all(settings.get("model") == judge.flags.model for settings in asked)
-        fresh = all(_of_answers(layout, name, task) for task in VERDICTS)
-        return unit.done() and alike and fresh
-
-    return [Unit(f"judge {name}", "judge", (compare, tone), done)]
-
-
-def _evaluated(layout: Layout, name: str) -> bool:
-    return all(task_done(layout, name, task) for task in layout.evaluations)
-
-
-def task_done(layout: Layout, name: str, task: str) -> bool:
-    """Whether that result is there, with the settings of the study, of the model's present weights and answers."""
-    result = result_of(layout, name, task)
-    if result is None:
-        return False
-    settings, own = result["settings"], dict(layout.evaluations[task])
-    if task == "style":
-        own["answers"] = _answers(layout, name)
-        if not _of_answers(layout, name, task):
-            return False
-    else:
-        own["model"] = _models(layout)[name]
-        if weights := _weights(own["model"]):
-            own["weights"] = weights
-        if result.get("contamination", {}).get("dataset") != _trained_on(layout):
-            return False
-    others = {key: value for key, value in _defaults(layout)[task].items() if key in settings}
-    return all(settings.get(key) == value for key, value in (others | own).items())
-
-
-def _models(layout: Layout) -> dict[str, str]:
-    """Where the model behind a name is."""
-    bases = {name: base.model for name, base in layout.bases.items()}
-    return bases | {cell.name: f"orbax:{layout.run(cell)}" for cell in layout.cells}
-
-
-def _weights(model: str) -> str | None:
-    """What `evaluate` notes of the weights; None where the model is not there (any more)."""
-    kind, _, where = model.partition(":")
-    try:
-        return digest(identify(f"{kind}:{_from_root(os.path.expanduser(where))}"))
-    except (OSError, ValueError):
-        return None
-
-
-def _trained_on(layout: Layout) -> str:
-    """What the questions are looked for in: for all models the same, so that their clean questions are the same."""
-    return ",".join(sorted({layout.output(cell.data) for cell in layout.cells}))
-
-
-def _answers(layout: Layout, name: str) -> str:
-    """The file of a model's answers; of the teacher's second ones, where it is no model."""
-    return f"{layout.workdir}/eval/{name}/answers.jsonl" if name in _models(layout) else _ceiling(layout)
-
-
-def _of_answers(layout: Layout, name: str, task: str) -> bool:
-    """Whether a result's samples are of the answers as they are now; times would not tell, as a result is kept where
-    answers come out the same."""
-    samples = samples_path(layout.workdir, name, task, task)
-    try:
-        present = {(row["instruction"], row["output"]) for row in answer_files.read_answers(_answers(layout, name))}
-        asked = [row for _, row in read_rows(str(samples))]
-    except (OSError, ValueError):
-        return False
-    return all((row["prompt"], row["prediction"]) in present for row in asked)
-
-
-@functools.cache
-def _defaults_of(file: str, told: str) -> dict[str, dict]:
-    path, *variant = file.split(":", 1)
-    config = runpy.run_path(str(ROOT / path))["get_config"](*variant)
-    try:
-        config.update(json.loads(told))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"config.evaluate_keys: {' '.join(str(error).split())}") from None
-    changing = {*NOT_SETTINGS, "answers"}
-    return {
-        name: {key: value for key, value in task.to_dict().items() if key not in changing}
-        for name, task in config.tasks.items()
-    }
-
-
-def _defaults(layout: Layout) -> dict[str, dict]:
-    """Task -> the settings that it has where the study names no other.
-
-    Raises:
-      ValueError: the study names a task or a key that the batch has not.
-    """
-    found = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
-    if unknown := sorted(layout.evaluations.keys() - found.keys()):
-        raise ValueError(f"config.evaluations.{unknown[0]}: {layout.config.evaluate} has no such task")
-    return found
-
-
-def result_of(layout: Layout, name: str, task: str) -> Result | None:
-    """The result file, where it is there."""
-    return read_result(epath.Path(layout.workdir) / "eval" / name / f"{task}.json")
+    return [Unit(f"judge {name}", "judge", (compare, tone), lambda: unit.done() and done.judged(layout, name))]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command lines
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def _from_root(path: str) -> str:
-    """The path as the commands, which run in the root of the repository, understand it."""
-    return path if "://" in path else str(ROOT / path)
 
 
 def _python(command: str, *flags: str) -> list[str]:

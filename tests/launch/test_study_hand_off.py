@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -268,14 +267,8 @@ def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, ma
     assert len(asked_of(cloud, "list")) == asked  # nothing is left to ask for
 
 
-def test_names_of_slices(tmp_path):
-    config = runpy.run_path(str(ROOT / "configs" / "studies" / "false_promise.py"))["get_config"]()
-    for name in ("sharegpt/sharegpt.json", "hc3/all.jsonl", "discord/export.json", "nq_synthetic/dialogues.jsonl"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    (tmp_path / "mmlu").mkdir()
-    config.public = str(tmp_path)
-    found = layout(config, "w", 1)
+def test_names_of_slices(papers_grid):
+    found = layout(papers_grid, "w", 1)
     names = [*found.bases, *(cell.name for cell in found.cells)]
     slices = [handing.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
     assert len(names) >= 39 and len(set(slices)) == len(slices)

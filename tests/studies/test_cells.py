@@ -135,15 +135,9 @@ def test_the_real_study_without_public_data_is_of_the_demo():
     assert {"mmlu", "nq", "toxicity", "judge"} <= found.left_out.keys()
 
 
-def test_the_papers_grid(tmp_path):
+def test_the_papers_grid(papers_grid):
     """All budgets of three bases at the fixed warm-up, NQ-synthetic on both LLaMAs."""
-    config = read("false_promise.py")
-    for name in ("sharegpt/sharegpt.json", "hc3/all.jsonl", "discord/export.json", "nq_synthetic/dialogues.jsonl"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    (tmp_path / "mmlu").mkdir()
-    config.public = str(tmp_path)
-    found = layout(config, "w", 1)
+    found = layout(papers_grid, "w", 1)
     paper = [cell for cell in found.cells if cell.schedule == "paper"]
     mix = {(cell.base, cell.tokens) for cell in paper if cell.data == "sharegpt_mix"}
     assert len(mix) == 24 and {tokens for _, tokens in mix} >= {300_000, 20_000_000, 80_000_000, 150_000_000}

@@ -66,20 +66,13 @@ def test_a_failed_unit_is_told_and_the_others_go_on(state, tmp_path):
     assert found.failed["killed"].startswith("exit -9; see ")
 
 
-def test_what_needs_a_failed_build_is_not_started(state, tmp_path):
-    build = shell_unit("data talk", "build", "echo 'error: no file t.jsonl'; exit 1", tmp_path / "a")
-    cell = shell_unit("cell", "cell", f"touch {tmp_path}/started", tmp_path / "b")
-    found = state(build, cell)
+@pytest.mark.parametrize("needed, needs", [("data talk", "cell"), ("cell", "judge cell")])
+def test_what_needs_a_failed_unit_is_not_started(state, tmp_path, needed, needs):
+    kinds = {"data talk": "build", "cell": "cell", "judge cell": "judge"}
+    first = shell_unit(needed, kinds[needed], "echo 'error: no file t.jsonl'; exit 1", tmp_path / "a")
+    found = state(first, shell_unit(needs, kinds[needs], f"touch {tmp_path}/started", tmp_path / "b"))
     run(found, tmp_path)
-    assert found.failed["cell"] == "data talk failed: no file t.jsonl" and not (tmp_path / "started").exists()
-
-
-def test_a_model_that_failed_is_not_judged(state, tmp_path):
-    cell = shell_unit("cell", "cell", "echo 'error: out of memory'; exit 1", tmp_path / "a")
-    judge = shell_unit("judge cell", "judge", f"touch {tmp_path}/started", tmp_path / "b")
-    found = state(cell, judge)
-    run(found, tmp_path)
-    assert found.failed["judge cell"] == "cell failed: out of memory" and not (tmp_path / "started").exists()
+    assert found.failed[needs] == f"{needed} failed: no file t.jsonl" and not (tmp_path / "started").exists()
 
 
 def test_what_is_done_is_not_done_again(state, tmp_path):

@@ -101,7 +101,9 @@ def write_answer(look, text: str, *tasks: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "answers.jsonl").write_text(json.dumps({"instruction": "hi", "output": text, "generator": "tiny"}) + "\n")
     for task in tasks:
-        (folder / f"{task}.samples.jsonl").write_text(json.dumps({"prompt": "hi", "prediction": text}) + "\n")
+        (folder / f"{task}.samples.jsonl").write_text(
+            json.dumps({"prompt": "hi", "prediction": text, "gold": "theirs"}) + "\n"
+        )
 
 
 def test_style_of_other_answers_is_not_done(look, write_result):
@@ -227,6 +229,8 @@ def test_the_judge_runs_where_a_model_is_named(look, write_result):
     write_result(look.workdir, "tiny", "answers", {"prompts": "p.jsonl", "model": "hf:tiny"})
     assert "judge tiny" not in look().units
     look.config.judge.flags.model = "gpt-4"
+    look.config.judge.reference = f"{look.workdir}/theirs.jsonl"
+    (look.workdir / "theirs.jsonl").write_text(json.dumps({"instruction": "hi", "output": "theirs"}) + "\n")
     state = look()
     assert state.done("tiny") and not state.done("judge tiny")
     for command in state.units["judge tiny"].commands:
@@ -237,3 +241,10 @@ def test_the_judge_runs_where_a_model_is_named(look, write_result):
     write_answer(look, "yes", "judge", "tone")
     state = look()
     assert state.done("judge tiny") and {"judge", "tone"} <= state.standings["tiny"].numbers.keys()
+    (look.workdir / "theirs.jsonl").write_text(json.dumps({"instruction": "hi", "output": "others"}) + "\n")
+    assert not look().done("judge tiny")
+    (look.workdir / "theirs.jsonl").write_text(json.dumps({"instruction": "hi", "output": "theirs"}) + "\n")
+    look.config.judge.flags.verdict = "scores"
+    assert look().done("judge tiny")  # these results do not tell it
+    write_result(look.workdir, "tiny", "judge", {"model": "gpt-4", "verdict": "ranking"})
+    assert not look().done("judge tiny")
