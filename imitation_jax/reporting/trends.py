@@ -26,7 +26,7 @@ from imitation_jax.reporting.study import Cell, Study, between_seeds, budget
 from imitation_jax.reporting.tables import Entry, Table
 
 LISTED = 6  # changes in a sentence, at most
-SPAN = "from the smallest to the largest budget (at 95% for all at once)"
+SPAN = "from the smallest to the largest budget measured (at 95% for all at once)"
 Pair = tuple[Model, Model]
 
 
@@ -215,7 +215,7 @@ def _base_or_data(data: Sequence[Trend], size: Sequence[Trend]) -> Claim:
     ups, downs = sum(gap > z * error for gap, error in gaps), sum(gap < -z * error for gap, error in gaps)
     facts = (
         f"In {len(compared)} comparisons the base model's step brought more in {ups} and the data's in {downs}, "
-        "beyond error; each from the smallest to the largest of the study."
+        "beyond error; each from the smallest to the largest that was measured."
     )
     if downs:
         return Claim(title, "mixed" if ups else "contradicted", facts)
