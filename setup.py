@@ -12,7 +12,7 @@ setup(
     package_data={
         "imitation_jax": [
             "data/*.html",
-            "data/*.txt",
+            "data/cleaning/*.txt",
             "data/demo/*.jsonl",
             "preference/*.html",
             "preference/*.md",

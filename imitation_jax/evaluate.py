@@ -37,20 +37,20 @@ WORKDIR = command.define_string("workdir", None, "Folder of the results, local o
 
 
 def main() -> int:
-    from imitation_jax.data.output import cache_dir
-    from imitation_jax.evaluation import run
-    from imitation_jax.evaluation.tables import table
+    from imitation_jax.core.files import cache_dir
+    from imitation_jax.evaluation import runner
+    from imitation_jax.evaluation.result_tables import table
     from imitation_jax.parallel.start import start
 
     start(cache_dir(), several=True)
     hosts.stop_on_sigterm()
     if hosts.index():
-        run.follow()
+        runner.follow()
         return 0
     models = [model.strip() for model in MODEL.value.split(",") if model.strip()]
-    results = run.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir() / "samples", CONTAMINATION.value)
+    results = runner.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir() / "samples", CONTAMINATION.value)
     print(table(results))
-    if compared := run.compare(results, WORKDIR.value):
+    if compared := runner.compare(results, WORKDIR.value):
         print(f"\n{compared}")
     hosts.tell(None)
     return 0

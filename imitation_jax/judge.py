@@ -33,19 +33,19 @@ DRY_RUN = command.define_boolean("dry_run", "Only say how many questions that is
 
 
 def main() -> int:
-    from imitation_jax.preference import judging
+    from imitation_jax.preference import llm_judge
 
     if VERDICTS.value and DRY_RUN.value:
         raise ValueError("--dry_run: --verdicts asks nobody")
     files = (ANSWERS_A.value, ANSWERS_B.value, WORKDIR.value)
     if VERDICTS.value:
-        result = judging.from_verdicts(VERDICTS.value, *files)
+        result = llm_judge.from_verdicts(VERDICTS.value, *files)
     elif DRY_RUN.value:
-        print(judging.plan(CONFIG.value, *files[:2]))
+        print(llm_judge.plan(CONFIG.value, *files[:2]))
         return 0
     else:
-        result = judging.judge(CONFIG.value, *files)
-    print(json.dumps(judging.percentages(result)) if JSON.value else judging.table(result))
+        result = llm_judge.judge(CONFIG.value, *files)
+    print(json.dumps(llm_judge.percentages(result)) if JSON.value else llm_judge.table(result))
     return 0
 
 

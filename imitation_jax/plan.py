@@ -39,12 +39,12 @@ def main() -> int:
     import json
     from pathlib import Path
 
-    from imitation_jax.data.output import cache_dir
+    from imitation_jax.core.files import cache_dir
     from imitation_jax.parallel import topology
     from imitation_jax.parallel.start import start
-    from imitation_jax.planning import sizes, tables
+    from imitation_jax.planning import plan_tables, sizes
     from imitation_jax.planning.plan import plan
-    from imitation_jax.planning.setting import make_setting
+    from imitation_jax.planning.target import make_setting
 
     topology.plan_only()
     options = {
@@ -54,12 +54,12 @@ def main() -> int:
     }
     if ALL.value:
         plans = sizes.plan_all(sizes.size_configs(Path("configs")), cache_dir(), **options)
-        print(json.dumps(plans, indent=1) if JSON.value else tables.markdown(plans))
+        print(json.dumps(plans, indent=1) if JSON.value else plan_tables.markdown(plans))
         return 0 if all(found["fits"] for found in plans) else 1
     setting = make_setting(CONFIG.value, TOPOLOGY.value)  # first: it may say how many devices the host has
     start(cache_dir())
     found = plan(setting, cache_dir(), **options)
-    print(json.dumps(found, indent=1) if JSON.value else tables.text(found))
+    print(json.dumps(found, indent=1) if JSON.value else plan_tables.text(found))
     return 0 if found["fits"] else 1
 
 

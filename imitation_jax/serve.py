@@ -34,8 +34,8 @@ SECONDS = command.define_float("seconds", 600.0, "Longest time for a request, it
 
 
 def main() -> int:
-    from imitation_jax.data.output import cache_dir
-    from imitation_jax.evaluation.sources import named_sources
+    from imitation_jax.core.files import cache_dir
+    from imitation_jax.evaluation.model_sources import named_sources
     from imitation_jax.parallel.start import start
     from imitation_jax.serving import server
 

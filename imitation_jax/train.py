@@ -17,7 +17,7 @@ WORKDIR = command.define_string("workdir", None, "Folder of the run, local or gs
 
 
 def main() -> int:
-    from imitation_jax.data.output import cache_dir
+    from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation.samples import make_sampler
     from imitation_jax.parallel.start import start
     from imitation_jax.training.loop import train

@@ -14,7 +14,7 @@ import pytest
 from imitation_jax.inference.engine import ScoreRequest
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 ROWS = {"arc_local": 24, "piqa_local": 16, "lambada_local": 16}

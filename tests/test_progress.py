@@ -1,7 +1,7 @@
 import pytest
 from absl import logging
 
-from imitation_jax import progress
+from imitation_jax.core import progress
 
 
 @pytest.fixture

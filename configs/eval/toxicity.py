@@ -11,7 +11,7 @@ toxicity and toxicity probability: GPT-2 0.75 and 0.88 on toxic prompts, 0.51 an
 """
 
 from imitation_jax.clients import perspective
-from imitation_jax.data.output import cache_dir
+from imitation_jax.core.files import cache_dir
 from imitation_jax.evaluation import config as evaluation
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from imitation_jax.clients.cache import open_database
+from imitation_jax.clients.answer_cache import open_database
 
 
 class StoppedError(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from imitation_jax.clients.cache import Cache
+from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.http import RefusedError, post
 from imitation_jax.clients.limits import Budget, RateLimit
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from imitation_jax.data import rows
-from imitation_jax.data.prompts import ID_KEYS, TEXT_KEYS, with_input
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.prompt_files import ID_KEYS, TEXT_KEYS, with_input
 
 OUTPUT_KEYS = ("output", "text")
 GENERATOR_KEYS = ("generator", "model_id")
@@ -23,7 +23,7 @@ def read_answers(path: str) -> list[dict]:
       OSError: the file cannot be read.
       ValueError: one line with the place.
     """
-    found = answers(rows.read(path))
+    found = answers(json_rows.read(path))
     if not found:
         raise ValueError(f"{path}: holds no rows")
     return found
@@ -33,7 +33,7 @@ def answers(read: Iterable[tuple[str, dict | Rejected]]) -> list[dict]:
     """Rows with `id` and `instruction` (each None where the file has none), `output` and `generator`.
 
     Args:
-      read: (where, row) as `rows.read` gives them.
+      read: (where, row) as `json_rows.read` gives them.
 
     Raises:
       ValueError: one line with the place.

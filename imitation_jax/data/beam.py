@@ -16,9 +16,10 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.data import cleaning, near_duplicates, sources
-from imitation_jax.data.cleaning import Cleaned
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import sources
+from imitation_jax.data.cleaning import near_duplicates, pipeline
+from imitation_jax.data.cleaning.pipeline import Cleaned
 
 try:
     import apache_beam
@@ -36,7 +37,7 @@ def run(
     config: ConfigDict,
     folder: Path,
 ) -> Iterator[Cleaned]:
-    """As `cleaning.run` on `sources.read`, by the Beam runner `config.runner`.
+    """As `pipeline.run` on `sources.read`, by the Beam runner `config.runner`.
 
     Args:
       folder: where the workers write, so it must be one that they all see; made, and not cleared.
@@ -82,7 +83,7 @@ def _groups(names: Sequence[str]) -> list[tuple[bool, list[str]]]:
     """Each step that compares dialogues by itself, the others together; these come first, if it be none."""
     groups = [(False, [])]
     for name in names:
-        if name in cleaning.DUPLICATES:
+        if name in pipeline.DUPLICATES:
             groups.append((True, [name]))
         elif groups[-1][0]:
             groups.append((False, [name]))
@@ -107,12 +108,12 @@ class _Clean(apache_beam.DoFn):
         self._settings = {name: settings[name] for name in names}
 
     def setup(self) -> None:
-        self._todo = [(name, cleaning.step(name, self._settings)) for name in self._names]
+        self._todo = [(name, pipeline.step(name, self._settings)) for name in self._names]
 
     def process(self, numbered: tuple[int, bytes]) -> Iterator[Any]:
         number, row = numbered
         where, item, changed = pickle.loads(row)
-        item, further = cleaning.clean(where, item, self._todo)
+        item, further = pipeline.clean(where, item, self._todo)
         out = number, pickle.dumps((where, item, changed + further))
         yield apache_beam.pvalue.TaggedOutput("done", out) if isinstance(item, Rejected) else out
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 import tensorflow_datasets as tfds
 from etils import epath
 
+from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import dialogues
-from imitation_jax.data.rows import Rejected
 
 READ_AT_ONCE = 256
 

@@ -14,9 +14,10 @@ import jinja2
 import numpy as np
 from ml_collections import ConfigDict
 
-from imitation_jax.data import categories, language
+from imitation_jax.core.progress import progress
+from imitation_jax.data import categories
+from imitation_jax.data.cleaning import language
 from imitation_jax.data.nearest import nearest
-from imitation_jax.progress import progress
 from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 TEMPLATE = Path(__file__).with_name("card.html")

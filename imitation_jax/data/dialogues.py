@@ -4,8 +4,8 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from imitation_jax.data import rows
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
 
 ROLES = ("system", "user", "assistant")
 PLACE = re.compile(r"(:\d+|\[\d+\])( and on)?\Z")
@@ -104,7 +104,7 @@ def converted(
     """
     seen: set[str] = set()
     for path in paths:
-        for where, row in rows.read(path, max_bytes):
+        for where, row in json_rows.read(path, max_bytes):
             if isinstance(row, Rejected):
                 yield where, row
                 continue
@@ -122,10 +122,10 @@ def converted(
                     yield where, with_own_id(item, seen)
 
 
-def read(path: str, max_bytes: int = rows.MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
+def read(path: str, max_bytes: int = json_rows.MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
     """Yields (where, dialogue or Rejected) for each row of a dialogue file, in order.
 
     A row without `id` or `source`, as other trainers accept it, gets its place and the file's name.
     """
-    for where, row in rows.read(path, max_bytes):
+    for where, row in json_rows.read(path, max_bytes):
         yield where, accepted(where, named(where, row)) if isinstance(row, dict) else row

@@ -14,11 +14,14 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.data import categories, dialogues, language, rows, sources, tokens
+from imitation_jax.core import json_rows
+from imitation_jax.core.files import new_folder
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import categories, dialogues, sources
+from imitation_jax.data.cleaning import language
+from imitation_jax.data.input import token_cache
 from imitation_jax.data.nearest import against
-from imitation_jax.data.output import new_folder
-from imitation_jax.data.prompts import read_prompts
-from imitation_jax.data.rows import Rejected
+from imitation_jax.data.prompt_files import read_prompts
 
 
 def get_config() -> ConfigDict:
@@ -33,7 +36,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # A prompt with a larger BLEU (percent) with any training query is too near.
     config.most_bleu = 20.0
-    config.max_row_bytes = rows.MAX_BYTES
+    config.max_row_bytes = json_rows.MAX_BYTES
     config.language = language.get_config()
     # Prompts are shorter than the turns of dialogues.
     config.language.least_letters = 8
@@ -116,7 +119,7 @@ def _training(paths: str) -> dict[str, str]:
     queries: dict[str, str] = {}
     for name in names:
         before = len(queries)
-        for _, dialogue in tokens.read(name):
+        for _, dialogue in token_cache.read(name):
             if not isinstance(dialogue, Rejected):
                 for text in _asked(dialogue):
                     queries.setdefault(text, dialogue["id"])
@@ -164,5 +167,5 @@ def _write(items: Sequence[tuple[str, dict | Rejected]], selection: dict, folder
             if isinstance(item, Rejected):
                 bad.write(item.line())
             else:
-                good.write(rows.line(item))
+                good.write(json_rows.line(item))
     (folder / "selection.json").write_text(json.dumps(selection, indent=2) + "\n", encoding="utf-8")

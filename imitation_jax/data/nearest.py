@@ -18,7 +18,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
-from imitation_jax.progress import progress
+from imitation_jax.core.progress import progress
 
 ORDERS = 4
 LOOKED_UP = 3

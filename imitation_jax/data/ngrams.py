@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imitation_jax.data.rows import Rejected
-from imitation_jax.data.sharegpt import TURNS
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.sources.sharegpt import TURNS
 
 WORDS = 13
 FEWEST_WORDS = 8  # what is hashed: two times two times two words

@@ -9,12 +9,14 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.data import builder, card, cleaning, rows, sources
-from imitation_jax.data.cleaning import Cleaned
-from imitation_jax.data.output import new_folder
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.files import new_folder
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.core.progress import progress
+from imitation_jax.data import builder, card, sources
+from imitation_jax.data.cleaning import pipeline
+from imitation_jax.data.cleaning.pipeline import Cleaned
 from imitation_jax.data.sources import input_files
-from imitation_jax.progress import progress
 
 SOURCES_TOLD = 20
 # What the readers note in a dialogue that they changed -> what the card calls their sum.
@@ -28,14 +30,14 @@ NOTES = {
 
 def get_config(format: str = "sharegpt") -> ConfigDict:
     """What every data config holds; `config.steps` names what is done."""
-    config = cleaning.get_config()
+    config = pipeline.get_config()
     # sharegpt, hc3, discord, alpaca or messages; a mixture has `config.inputs` instead of these two.
     config.format = format
     # Comma-separated paths or patterns: JSON lists or JSON Lines, .gz or not.
     config.input = ""
     # Longer rows are set aside; the longest real conversations have about 1 MB, and a tokenizer needs minutes and
     # gigabytes for a row of hundreds.
-    config.max_row_bytes = rows.MAX_BYTES
+    config.max_row_bytes = json_rows.MAX_BYTES
     # Files of the tfds dataset, at most one a dialogue; 0 takes as many as tfds thinks right for its size.
     config.shards = 0
     # An Apache Beam runner that does the steps (DirectRunner, SparkRunner, FlinkRunner, DataflowRunner) and the flags
@@ -62,7 +64,7 @@ def prepare(config: ConfigDict, output: str, texts: Mapping[str, str] | None = N
       ValueError: `output` exists, a step that is not there, or no dialogue is left.
     """
     files = _files(config)
-    names, settings = cleaning.steps(config), cleaning.settings(config, dict(texts or {}))
+    names, settings = pipeline.steps(config), pipeline.settings(config, dict(texts or {}))
     card.check(config)
     if config.shards < 0:
         raise ValueError(f"config.shards={config.shards} must be 0 (tfds decides) or more")
@@ -74,7 +76,7 @@ def prepare(config: ConfigDict, output: str, texts: Mapping[str, str] | None = N
             cleaned = beam.run(files, names, settings, config, part / "beam")
         else:
             read = progress(sources.read(files, config.max_row_bytes), desc="preparing", unit="row")
-            cleaned = cleaning.run(read, names, settings)
+            cleaned = pipeline.run(read, names, settings)
         counts = {"input": paths} | _write(cleaned, names, part)
         shutil.rmtree(part / "beam", ignore_errors=True)
         if not counts["dialogues"]:
@@ -131,7 +133,7 @@ def _said(step: dict) -> str:
 
 def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
     """Writes dialogues.jsonl and rejected.jsonl, and counts what is not in them or would take long to count again."""
-    dropped: dict[str, collections.Counter] = {name: collections.Counter() for name in (*cleaning.READERS, *names)}
+    dropped: dict[str, collections.Counter] = {name: collections.Counter() for name in (*pipeline.READERS, *names)}
     changed, notes, removed, origins = (collections.Counter() for _ in range(4))
     kept = 0
     with (
@@ -144,7 +146,7 @@ def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
                 dropped[item.step][_kind(item)] += 1
                 bad.write(item.line())
                 continue
-            good.write(rows.line(item))
+            good.write(json_rows.line(item))
             kept += 1
             origins[str(item["source"])] += 1
             notes.update(note for note in NOTES if note in item)
@@ -170,4 +172,4 @@ def _write(cleaned: Iterable[Cleaned], names: list[str], folder: Path) -> dict:
 
 def _kind(item: Rejected) -> str:
     """The reason without its details; a reader's stays whole."""
-    return item.reason if item.step in cleaning.READERS else item.reason.partition(": ")[0]
+    return item.reason if item.step in pipeline.READERS else item.reason.partition(": ")[0]

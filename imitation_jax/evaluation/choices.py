@@ -14,12 +14,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
+from imitation_jax.core.progress import progress
 from imitation_jax.evaluation import shots, statistics
+from imitation_jax.evaluation.benchmark_rows import Rows, read_rows
 from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.evaluation.rows import Rows, read_rows
 from imitation_jax.inference.engine import Engine, Score, ScoreRequest
-from imitation_jax.progress import progress
 
 DEFINITIONS = {
     "scored": "' ' + choice after the prompt; in chat the choice as the assistant's turn",

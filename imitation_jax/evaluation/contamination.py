@@ -18,13 +18,15 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from imitation_jax.data import builder, ngrams, rows, tokens
-from imitation_jax.data.output import write_text
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.files import write_text
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.core.progress import progress
+from imitation_jax.data import builder, ngrams
+from imitation_jax.data.input import token_cache
 from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.benchmark_rows import read_rows
 from imitation_jax.evaluation.results import Result, digest, write_result
-from imitation_jax.evaluation.rows import read_rows
-from imitation_jax.progress import progress
 
 Marks = dict[str, Any]
 
@@ -164,7 +166,7 @@ def _state(file: epath.Path) -> list:
 
 def _read(sources: list[epath.Path]) -> Iterator[tuple[str, dict | Rejected]]:
     for source in sources:
-        yield from tokens.read(source) if source.is_dir() else rows.read(source)
+        yield from token_cache.read(source) if source.is_dir() else json_rows.read(source)
 
 
 def add(

@@ -16,12 +16,12 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from imitation_jax.data.output import cache_dir
+from imitation_jax.core.files import cache_dir
+from imitation_jax.core.progress import ticks
 from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.start import compute_dtype, start
-from imitation_jax.progress import ticks
 
 MAX_GEN_TOKS = 256
 PLACEHOLDER = "\ufdd0"  # a noncharacter, which no text may hold and no template trims

@@ -16,10 +16,10 @@ from typing import Any
 
 from etils import epath
 
-from imitation_jax.data import lines
-from imitation_jax.data.lines import Lines
-from imitation_jax.data.output import write_text
-from imitation_jax.data.rows import line
+from imitation_jax.core import append_only
+from imitation_jax.core.append_only import Lines
+from imitation_jax.core.files import write_text
+from imitation_jax.core.json_rows import line
 
 Sample = dict[str, Any]
 Result = dict[str, Any]
@@ -116,7 +116,7 @@ class Samples:
         self.partial = partial_path(final, fingerprint, cache_dir)
         self._lines = Lines(self.partial)
         self._before = 0.0
-        for _, row in lines.read(self.partial):
+        for _, row in append_only.read(self.partial):
             self.rows[row["sample"]["id"]], self._before = row["sample"], row["seconds"]
         self._start: float | None = None
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.data import tokens
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.input import token_cache
 from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.training.config import sources
@@ -24,7 +24,7 @@ def make_sampler(config: ConfigDict) -> Callable:
     """
     given = config.data.validation or config.data.path
     paths = [given] if given else [source.path for source in sources(config).values()]
-    rows = (row for path in paths for _, row in itertools.islice(tokens.read(path), LOOK_AT))
+    rows = (row for path in paths for _, row in itertools.islice(token_cache.read(path), LOOK_AT))
     dialogues = (row for row in rows if not isinstance(row, Rejected))
     conversations = []
     for dialogue in itertools.islice(dialogues, config.evaluate.samples):

@@ -28,8 +28,8 @@ from ml_collections import ConfigDict
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from imitation_jax.evaluation.rows import existing
-from imitation_jax.progress import progress
+from imitation_jax.core.progress import progress
+from imitation_jax.evaluation.benchmark_rows import existing
 
 FORMAT = "imitation_jax toxicity scorer 1"
 TOXIC = 0.5  # Gehman et al.'s line

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from scipy.stats import rankdata
 
 from imitation_jax.evaluation import statistics, toxicity_scorer
+from imitation_jax.evaluation.benchmark_rows import read_csv, read_rows
 from imitation_jax.evaluation.results import digest, versions
-from imitation_jax.evaluation.rows import read_csv, read_rows
 from imitation_jax.evaluation.toxicity_scorer import TOXIC
 
 PARTS = ("prompt", "continuation")

@@ -16,10 +16,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from imitation_jax.inference import score
+from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.memory import power
-from imitation_jax.inference.runner import Runner
+from imitation_jax.inference.sequence import GenerateRequest, Generation, Writer
 from imitation_jax.inference.session import Session
-from imitation_jax.inference.writer import GenerateRequest, Generation, Writer
 from imitation_jax.models.load import LoadedModel
 
 

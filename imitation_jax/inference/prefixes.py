@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imitation_jax.data.packing import best_fit
+from imitation_jax.data.input.packing import best_fit
 
 
 class Part(NamedTuple):

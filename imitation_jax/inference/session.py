@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from imitation_jax.inference import generate
+from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.generate import NOTHING
-from imitation_jax.inference.runner import Runner
-from imitation_jax.inference.writer import GenerateRequest, Generation, Writer
+from imitation_jax.inference.sequence import GenerateRequest, Generation, Writer
 
 
 class Session:

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from imitation_jax.tokenizers.chat import ChatTemplate
+from imitation_jax.tokenizers.chat_template import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
 # Orbax tells its inner life, a screen a save, and a failed save as five tracebacks before it raises the error.

@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from imitation_jax.models.attention import attention, branch_attention, next_attention
-from imitation_jax.models.cache import Cache
+from imitation_jax.models.kv_cache import Cache
 from imitation_jax.parallel.sharding import constrain
 
 Params = dict[str, Any]

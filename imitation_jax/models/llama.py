@@ -14,8 +14,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-# With these the functions over plain parameters that every family has: see `decoder` and `cache`.
-from imitation_jax.models.cache import continue_cache, extend_cache, fill_cache, init_cache  # noqa: F401
 from imitation_jax.models.decoder import (  # noqa: F401
     ACTIVATIONS,
     hidden,
@@ -29,6 +27,8 @@ from imitation_jax.models.decoder import (  # noqa: F401
     stack,
     unembedding,
 )
+
+# With these the functions over plain parameters that every family has: see `decoder` and `cache`.
 from imitation_jax.models.linear import linear
 from imitation_jax.parallel.sharding import constrain
 

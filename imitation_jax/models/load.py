@@ -15,7 +15,7 @@ from imitation_jax.models.gguf import open_gguf
 from imitation_jax.parallel import hosts
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import shardings
-from imitation_jax.tokenizers.chat import ChatTemplate, load_template
+from imitation_jax.tokenizers.chat_template import ChatTemplate, load_template
 from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_tokenizer
 
 # A family is a module that offers, as llama.py does,

@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from imitation_jax import progress
+from imitation_jax.core import progress
 from imitation_jax.parallel.meeting import (
     ADDRESS,
     COUNT,

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from imitation_jax.inference.memory import GIB
 from imitation_jax.planning import store
 from imitation_jax.planning.programs import TooLarge
-from imitation_jax.planning.setting import Setting, make_setting
+from imitation_jax.planning.target import Setting, make_setting
 
 LEAST_CHUNK = 64
 LARGER = 3  # slices that are tried, each twice the one before

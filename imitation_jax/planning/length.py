@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from imitation_jax.data.stream import Stream
+from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import load
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training.config import sources
 

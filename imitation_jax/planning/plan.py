@@ -16,7 +16,7 @@ from imitation_jax.planning.collectives import Collective, Module, collectives, 
 from imitation_jax.planning.length import Length, run_length
 from imitation_jax.planning.programs import PROGRAMS, Lowered
 from imitation_jax.planning.roofline import Work, forward_work, roofline, train_work
-from imitation_jax.planning.setting import Setting
+from imitation_jax.planning.target import Setting
 
 Plan = dict[str, Any]
 

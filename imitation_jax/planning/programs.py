@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from imitation_jax.inference import generate, score
+from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.memory import GIB, power
-from imitation_jax.inference.runner import Runner
 from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.load import LoadedModel, abstract_params
 from imitation_jax.training.program import make_program

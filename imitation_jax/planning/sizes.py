@@ -11,11 +11,11 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from imitation_jax.core.progress import progress
 from imitation_jax.parallel import topology
 from imitation_jax.parallel.start import start
 from imitation_jax.planning.plan import plan
-from imitation_jax.planning.setting import make_setting
-from imitation_jax.progress import progress
+from imitation_jax.planning.target import make_setting
 
 
 def size_configs(folder: Path) -> dict[str, ConfigDict]:

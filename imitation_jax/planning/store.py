@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from imitation_jax.data.output import write_text
+from imitation_jax.core.files import write_text
 from imitation_jax.inference.memory import GIB
 from imitation_jax.parallel.sharding import replicated
 from imitation_jax.planning.programs import Lowered

@@ -8,8 +8,9 @@ from which the two scores are read; the first answer is B), and the samples of `
 import math
 from collections.abc import Iterator
 
-from imitation_jax.data import answer_files, rows
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import answer_files
 from imitation_jax.preference import verdicts, win_rates
 from imitation_jax.preference.win_rates import Sample
 
@@ -44,7 +45,7 @@ def read(path: str, answers_a: str = "", answers_b: str = "") -> tuple[list[Samp
 
 
 def _rows(path: str) -> Iterator[tuple[str, dict]]:
-    for where, row in rows.read(path):
+    for where, row in json_rows.read(path):
         if isinstance(row, Rejected):
             raise ValueError(f"{where}: {row.reason}")
         yield where, row

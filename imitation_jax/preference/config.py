@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from imitation_jax.clients import config as clients
-from imitation_jax.data.output import cache_dir
+from imitation_jax.core.files import cache_dir
 
 
 def get_config() -> ConfigDict:

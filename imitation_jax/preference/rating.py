@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from imitation_jax import web
+from imitation_jax.core import web
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation.results import digest
 from imitation_jax.preference.rating_app import make_app

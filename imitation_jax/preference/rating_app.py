@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imitation_jax import web
+from imitation_jax.core import web
 from imitation_jax.evaluation.results import digest
 from imitation_jax.preference.rating_store import Store, Task
 from imitation_jax.preference.rendering import rendered

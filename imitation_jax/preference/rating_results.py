@@ -16,8 +16,8 @@ from collections import defaultdict
 import numpy as np
 from absl import logging
 
-from imitation_jax.data import lines, rows
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import append_only, json_rows
+from imitation_jax.core.json_rows import Rejected
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import digest, safe_name, samples_path, versions, write_lines, write_result
 from imitation_jax.evaluation.statistics import Estimate
@@ -55,7 +55,7 @@ def write(store: Store, workdir: str, judge: str) -> tuple[str, str]:
         )
     final = samples_path(workdir, model, "human", "human")
     beside = final.with_name("judge.samples.jsonl")
-    judged = lines.existing(judge) if judge else str(beside) if beside.exists() else ""
+    judged = append_only.existing(judge) if judge else str(beside) if beside.exists() else ""
     metrics, counts = _metrics(samples, whole), _counts(samples, whole, votes, left_out)
     if both := _beside_judge(judged, whole) if judged else []:
         metrics |= agreement.with_judge(*zip(*both, strict=True))
@@ -166,7 +166,7 @@ def _counts(samples: list[dict], whole: list[dict], votes: list[Vote], left_out:
 def _beside_judge(path: str, whole: list[dict]) -> list[tuple[int, int]]:
     """(the majority's vote, the judge's) of the pairs that both have seen."""
     verdicts = {}
-    for where, row in rows.read(path):
+    for where, row in json_rows.read(path):
         if isinstance(row, Rejected):
             raise ValueError(f"{where}: {row.reason}")
         if isinstance(row.get("preference"), int | float):

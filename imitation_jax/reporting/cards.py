@@ -7,7 +7,7 @@ from etils import epath
 
 from imitation_jax.data.card import PAPER_BLEU, PAPER_CATEGORIES
 from imitation_jax.reporting.findings import ROWS, Model
-from imitation_jax.reporting.tables import Entry, Table, entry
+from imitation_jax.reporting.report_tables import Entry, Table, entry
 
 
 def data_cards(root: epath.Path, labels: Mapping[str, str]) -> Table | None:

@@ -13,9 +13,10 @@ import jinja2
 from etils import epath
 from markupsafe import Markup, escape
 
-from imitation_jax.data.output import write_text
+from imitation_jax.core.files import write_text
 from imitation_jax.evaluation import statistics
-from imitation_jax.reporting import cards, costs, figures, marks, paper, provenance, scaling, tables, trends
+from imitation_jax.reporting import cards, costs, figures, highlight, paper, provenance, report_tables, scaling, trends
+from imitation_jax.reporting.caveats import limits, why_missing
 from imitation_jax.reporting.findings import (
     KINDS,
     ROWS,
@@ -27,8 +28,7 @@ from imitation_jax.reporting.findings import (
     unfinished,
     verdict,
 )
-from imitation_jax.reporting.limits import limits, why_missing
-from imitation_jax.reporting.study import Study, budget, read_study, short
+from imitation_jax.reporting.study_layout import Study, budget, read_study, short
 
 FOLDER = Path(__file__).parent
 EXAMPLES = 6
@@ -99,12 +99,12 @@ def write_report(workdir: str, watts: float = 100.0, price: float = 0.0, shareab
         breakable=breakable,
         short=short,
         show_setting=lambda value: provenance.shown(value, shareable),
-        marked=marks.marked,
-        features=marks.features,
+        marked=highlight.marked,
+        features=highlight.features,
         interval=statistics.interval,
     )
     write_text(folder / "table.csv", table(models, rows, study))
-    write_text(folder / "tables.tex", tables.latex(shown["latex"]))
+    write_text(folder / "tables.tex", report_tables.latex(shown["latex"]))
     write_text(folder / "index.html", html)
     return str(folder / "index.html"), shown["text"]
 
@@ -136,7 +136,7 @@ def _plain(root: epath.Path, folder: epath.Path, models: Sequence[Model], rows: 
         "panels": drawn,
         "curve": svg(curve) if curve else None,
         "papers": [paper.TABLE_2] * any("style" in model.results for model in models),
-        "latex": [tables.by_measure("numbers", "Measures by model", "", models, rows)],
+        "latex": [report_tables.by_measure("numbers", "Measures by model", "", models, rows)],
         "text": "\n\n".join([text_table(models, rows), *sentences]),
     }
 
@@ -175,7 +175,7 @@ def _study(root: epath.Path, folder: epath.Path, study: Study, models: Sequence[
     curve = scaling.curves(study, costs.losses(root, study))
     if curve:
         figures.write(curve, folder, "loss")
-    first, second = tables.table_1(study, by_name), tables.table_2(study, by_name)
+    first, second = report_tables.table_1(study, by_name), report_tables.table_2(study, by_name)
     by_data, by_size = trends.with_data(study, by_name), trends.with_size(study, by_name)
     found = [
         trends.table("trend_data", "From the smallest to the largest data amount", by_data),
@@ -199,7 +199,10 @@ def _study(root: epath.Path, folder: epath.Path, study: Study, models: Sequence[
         "every": [each for kind in ("style", "knowledge") if (each := _kind(models, kind))],
         "latex": [*first, *second, *found],
         "text": "\n\n".join(
-            [*map(tables.text, [*first, *second]), *(f"{STANDS[c.stands]}: {c.title}. {c.sentence}" for c in claims)]
+            [
+                *map(report_tables.text, [*first, *second]),
+                *(f"{STANDS[c.stands]}: {c.title}. {c.sentence}" for c in claims),
+            ]
         ),
     }
 
@@ -215,7 +218,7 @@ def student_verdicts(study: Study, models: dict[str, Model]) -> list[tuple[str, 
     return found
 
 
-def _kind(models: Sequence[Model], kind: str) -> tables.Table | None:
+def _kind(models: Sequence[Model], kind: str) -> report_tables.Table | None:
     rows = [row for row in ROWS if row.kind == kind and any(model.cell(row) for model in models)]
     some = [model for model in models if any(model.cell(row) for row in rows)]
     opponents = {
@@ -225,7 +228,7 @@ def _kind(models: Sequence[Model], kind: str) -> tables.Table | None:
         if (opponent := model.results.get(task, {}).get("settings", {}).get("opponent"))
     }
     note = f"Against {', '.join(sorted(opponents))}." if kind == "preference" and opponents else ""
-    return tables.by_model(kind, f"{kind.capitalize()} by model", note, some, rows) if rows else None
+    return report_tables.by_model(kind, f"{kind.capitalize()} by model", note, some, rows) if rows else None
 
 
 def _side_by_side(study: Study | None, models: Sequence[Model]) -> Sequence[Model]:

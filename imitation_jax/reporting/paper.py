@@ -1,6 +1,6 @@
 """What "The False Promise of Imitating Proprietary LLMs" (Gudibande et al. 2023, arXiv 2305.15717) prints."""
 
-from imitation_jax.reporting.tables import Entry, Table
+from imitation_jax.reporting.report_tables import Entry, Table
 
 NQ = {"LLaMA 7B": (17, 10, 22), "LLaMA 13B": (20, 15, 27)}
 STYLE = {

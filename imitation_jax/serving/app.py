@@ -17,12 +17,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imitation_jax import web
+from imitation_jax.core import web
 from imitation_jax.inference.engine import Score
 from imitation_jax.serving import parameters
-from imitation_jax.serving.answers import Answer
 from imitation_jax.serving.model import ServedModel
 from imitation_jax.serving.parameters import Asked, BadRequestError
+from imitation_jax.serving.responses import Answer
 from imitation_jax.serving.scheduler import FullError, News, Scheduler
 
 PAGE = Path(__file__).with_name("page.html")

@@ -13,8 +13,8 @@ from absl import logging
 
 from imitation_jax.inference.engine import Engine, Score, ScoreRequest, TokenScore
 from imitation_jax.inference.generate import CHUNK
+from imitation_jax.inference.sequence import GenerateRequest, Generation, Writer
 from imitation_jax.inference.session import Session
-from imitation_jax.inference.writer import GenerateRequest, Generation, Writer
 
 # Of each text between two looks at who came and who left, while somebody watches his text grow.
 STREAMED_TOKENS = 4

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from imitation_jax import web
+from imitation_jax.core import web
 from imitation_jax.inference.engine import Engine
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh

@@ -4,10 +4,10 @@ import json
 
 from etils import epath
 
-from imitation_jax.data import rows
+from imitation_jax.core import json_rows
+from imitation_jax.core.files import new_folder, write_text
+from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.ngrams import normalise
-from imitation_jax.data.output import new_folder, write_text
-from imitation_jax.data.rows import Rejected
 
 NEAR = 0.75  # Jaccard index of two questions' words from which on they are near twins
 
@@ -57,14 +57,14 @@ def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
             pairs.append({"id": f"qa{counts['rows']}", "source": "questions", "messages": messages})
         counts |= {"shots": len(examples), "pairs": len(pairs)}
         for name, found in (("shots", examples), ("pairs", pairs)):
-            write_text(epath.Path(folder / f"{name}.jsonl"), "".join(map(rows.line, found)))
+            write_text(epath.Path(folder / f"{name}.jsonl"), "".join(map(json_rows.line, found)))
         write_text(epath.Path(folder / "selection.json"), json.dumps(counts, indent=1) + "\n")
     return counts
 
 
 def _read(path: str) -> list[tuple[str, list[str]]]:
     found = []
-    for where, row in rows.read(path):
+    for where, row in json_rows.read(path):
         if isinstance(row, Rejected):
             raise ValueError(f"{where}: {row.reason}")
         question, answers = row.get("question"), row.get("answer")

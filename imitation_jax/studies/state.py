@@ -7,11 +7,11 @@ from typing import Any
 
 from etils import epath
 
-from imitation_jax.data.output import write_text
+from imitation_jax.core.files import write_text
 from imitation_jax.evaluation.results import Result
-from imitation_jax.studies import done
+from imitation_jax.studies import status
 from imitation_jax.studies.cells import ALL, Cell, Layout
-from imitation_jax.studies.units import Unit
+from imitation_jax.studies.jobs import Unit
 
 START_SECONDS = 20  # of a command that loads a model, for the time left
 
@@ -79,8 +79,8 @@ class State:
             return standing
         tasks = ["style"] if unit.kind == "teacher" else list(self.layout.evaluations)
         for task in tasks:
-            result = done.result_of(self.layout, unit.name, task)
-            if result and done.task_done(self.layout, unit.name, task):
+            result = status.result_of(self.layout, unit.name, task)
+            if result and status.task_done(self.layout, unit.name, task):
                 standing.results[task] = result
                 self._sizes[task] = result["n"]
         cell = self._cells.get(unit.name)
@@ -88,7 +88,7 @@ class State:
             self._training(cell, standing)
         rows = self._rows(unit.name, tasks, standing)
         asked = rows + sum(result["n"] for result in standing.results.values())
-        verdicts = {task: done.result_of(self.layout, unit.name, task) for task in done.VERDICTS}
+        verdicts = {task: status.result_of(self.layout, unit.name, task) for task in status.VERDICTS}
         standing.results |= {task: result for task, result in verdicts.items() if result}
         if self.done(unit.name):
             standing.status, standing.share, standing.left = "done", 1.0, (0, 0)

@@ -8,12 +8,12 @@ from etils import epath
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from imitation_jax.data.output import cache_dir
+from imitation_jax.core.files import cache_dir
 from imitation_jax.evaluation.results import digest
-from imitation_jax.studies import handing, running, table
+from imitation_jax.studies import launchers, live_table, local_runner
 from imitation_jax.studies.cells import Layout, layout
+from imitation_jax.studies.jobs import units
 from imitation_jax.studies.state import State
-from imitation_jax.studies.units import units
 
 LAUNCHERS = ("here", "slurm", "tpu")
 WIDTH = 200  # of the table where no terminal has one
@@ -25,7 +25,7 @@ def plan(config: ConfigDict, workdir: str, scale: float) -> str:
     lines = [f"{len(found.cells)} cells, {sum(cell.tokens for cell in found.cells):,} tokens of training in all"]
     lines += [f"left out: {what}: {why}" for what, why in found.left_out.items()]
     for unit in units(found, _here(found)):
-        lines += ["", f"# {unit.name}{' (done)' if unit.done() else ''}", *map(handing.line, unit.commands)]
+        lines += ["", f"# {unit.name}{' (done)' if unit.done() else ''}", *map(launchers.line, unit.commands)]
     return "\n".join(lines)
 
 
@@ -43,37 +43,39 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
     if launcher == "tpu":
         if "://" not in found.workdir:
             raise ValueError(f"--launcher=tpu: --workdir={workdir} must be in a bucket, which the slices can see")
-        handing.refuse_local(found)
+        launchers.refuse_local(found)
     here = _here(found)
-    with running.alone(here) as lock:
+    with local_runner.alone(here) as lock:
         state = State(found, units(found, here))
         for what, why in found.left_out.items():
             logging.info("left out: %s: %s", what, why)
         state.write()
         todo = list(state.units.values())
         try:
-            with table.showing(state) as shown:
+            with live_table.showing(state) as shown:
 
                 def show(name: str) -> None:
                     shown(name)
                     _tidy(state, name)
 
                 if launcher == "here":
-                    running.run(state, todo, here, lock, show)
+                    local_runner.run(state, todo, here, lock, show)
                 else:
                     far = [unit for unit in todo if unit.kind in ("base", "cell")]
                     near = [unit for unit in todo if unit.kind in ("fetch", "build")]
-                    running.run(state, near, here, lock, show)
-                    handing.run(state, far, here, lock, show, launcher)
-                    running.run(state, [unit for unit in todo if unit.kind in ("teacher", "judge")], here, lock, show)
-        except running.Stopped:
+                    local_runner.run(state, near, here, lock, show)
+                    launchers.run(state, far, here, lock, show, launcher)
+                    local_runner.run(
+                        state, [unit for unit in todo if unit.kind in ("teacher", "judge")], here, lock, show
+                    )
+        except local_runner.Stopped:
             state.write()
             logging.info("stopped; the same command goes on from here")
             return False
         for name in state.units:  # a kill may have come before
             _tidy(state, name)
         state.write()
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(table.table(state))
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(live_table.table(state))
         _report(found, here, lock)
     if state.failed:
         name, why = next(iter(state.failed.items()))
@@ -92,9 +94,9 @@ def _report(found: Layout, here: Path, lock: int) -> None:
     log = here / "logs" / "report.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as output:
-        code = running.start(command, output, lock).wait()
+        code = local_runner.start(command, output, lock).wait()
     if code:
-        raise OSError(f"the report failed: {running.last_words(log, code)}")
+        raise OSError(f"the report failed: {local_runner.last_words(log, code)}")
     logging.info("report: %s", page)
 
 

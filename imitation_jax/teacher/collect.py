@@ -11,17 +11,18 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from imitation_jax.clients import asking, chat
-from imitation_jax.clients.asking import Asking, Prompt
-from imitation_jax.clients.chat import Reply
+from imitation_jax.clients import chat_client, request_pool
+from imitation_jax.clients.chat_client import Reply
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.limits import Budget
-from imitation_jax.data import dialogues, lines, prompts, rows
-from imitation_jax.data.lines import Lines, beside
-from imitation_jax.data.output import write_text
-from imitation_jax.data.rows import Rejected
-from imitation_jax.progress import ticks
-from imitation_jax.teacher import books
+from imitation_jax.clients.request_pool import Asking, Prompt
+from imitation_jax.core import append_only, json_rows
+from imitation_jax.core.append_only import Lines, beside
+from imitation_jax.core.files import write_text
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.core.progress import ticks
+from imitation_jax.data import dialogues, prompt_files
+from imitation_jax.teacher import sidecar
 
 ROUNDS = 3  # a prompt that all tries of a request failed for gets so many requests in one start
 
@@ -59,20 +60,20 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
     Raises:
       ValueError, OSError: one line; what was answered is kept.
     """
-    asking.check(config)
+    request_pool.check(config)
     with contextlib.ExitStack() as stack:
         answers = stack.enter_context(contextlib.closing(Lines(output, sync=True)))
         state = _look(config, path, output, retry_refused)
         if state.pending and config.key:
-            chat.read_key(config.key)
-        budget = stack.enter_context(contextlib.closing(asking.open_budget(config, books.ledger(output))))
+            chat_client.read_key(config.key)
+        budget = stack.enter_context(contextlib.closing(request_pool.open_budget(config, sidecar.ledger(output))))
         _write(beside(output, ".rejected.jsonl"), [row.line() for row in state.rejected])
         if state.rejected:
             logging.warning("%s: %d rows are no prompts and set aside", path, len(state.rejected))
         refused, unanswered = _ask(config, state, answers, budget, beside(output, ".failed.jsonl"))
         done = state.prompts - refused - len(unanswered)
         logging.info("%s: %d of %d prompts answered, %d refused", output, done, state.prompts, refused)
-        logging.info("spent, with all starts before: %s", asking.spend(budget))
+        logging.info("spent, with all starts before: %s", request_pool.spend(budget))
     if unanswered:
         more = f"{len(unanswered)} of {state.prompts} prompts got no answer, the last because of: {unanswered[-1]}"
         raise ValueError(f"{more}; the same command asks them again")
@@ -80,20 +81,20 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
 
 def plan(config: ConfigDict, path: str, output: str, retry_refused: bool = False) -> str:
     """What `collect` would ask, and what that costs, for people; asks and writes nothing."""
-    asking.check(config)
+    request_pool.check(config)
     state = _look(config, path, output, retry_refused)
     text = [
         f"{path}: {state.prompts:,} prompts, {len(state.rejected):,} rows set aside; {state.answered:,} answered, "
         f"{state.refused:,} refused, {len(state.pending):,} to ask"
     ]
     asked = [prompt["messages"] for prompt in state.pending]
-    return "\n".join(text + asking.forecast(config, books.ledger(output), asked, state.completion_tokens))
+    return "\n".join(text + request_pool.forecast(config, sidecar.ledger(output), asked, state.completion_tokens))
 
 
 def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> State:
     """Compares the prompts with what was answered."""
     found, rejected = [], []
-    for where, row in prompts.read_prompts(lines.existing(path)):
+    for where, row in prompt_files.read_prompts(append_only.existing(path)):
         if isinstance(row, Rejected):
             rejected.append(row)
             continue
@@ -104,16 +105,16 @@ def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> St
         raise ValueError(f"{path}: holds no prompts" + (f": {rejected[0].reason}" if rejected else ""))
     answered: collections.Counter[Key] = collections.Counter()
     ids, lengths, last = set(), [], {}
-    for _, row in lines.read(output):
+    for _, row in append_only.read(output):
         if row.get("parameters") != last:
-            books.same_parameters(output, row, config)
+            sidecar.same_parameters(output, row, config)
             last = row["parameters"]
         answered[_key(row, row["messages"][:-1])] += 1
         ids.add(row["id"])
         length = (row.get("usage") or {}).get("completion_tokens")
         lengths += [length] if isinstance(length, int) else []
     refused: collections.Counter[Key] = collections.Counter()
-    for _, row in lines.read(beside(output, ".failed.jsonl")):
+    for _, row in append_only.read(beside(output, ".failed.jsonl")):
         if row["refused"] and not retry_refused:
             refused[_key(row, row["messages"])] += 1
     pending, counts, there = [], collections.Counter(), frozenset(ids)
@@ -138,11 +139,11 @@ def _ask(config: ConfigDict, state: State, answers: Lines, budget: Budget, path:
     """Asks what is pending; how many are refused, and why others got no answer. The file at `path` tells of both."""
     # What is asked again has not failed yet.
     again = collections.Counter(_key(prompt, prompt["messages"]) for prompt in state.pending)
-    _write(path, [rows.line(row) for _, row in lines.read(path) if not again[_key(row, row["messages"])]])
+    _write(path, [json_rows.line(row) for _, row in append_only.read(path) if not again[_key(row, row["messages"])]])
     refused, unanswered = state.refused, []
     if not state.pending:
         return refused, unanswered
-    asker = Asking(asking.open_chat(config, budget), config)
+    asker = Asking(request_pool.open_chat(config, budget), config)
     waiting = collections.deque(state.pending)
     rounds: collections.Counter[str] = collections.Counter()
     failed = Lines(path)
@@ -152,18 +153,18 @@ def _ask(config: ConfigDict, state: State, answers: Lines, budget: Budget, path:
         def done(prompt: Prompt, end: Reply | ApiError) -> None:
             nonlocal refused
             if isinstance(end, Reply):
-                answers.append(books.answer_row(prompt, end, config))
+                answers.append(sidecar.answer_row(prompt, end, config))
             else:
                 no = isinstance(end, RefusedError)
                 rounds[prompt["id"]] += 1
                 if not no and rounds[prompt["id"]] < ROUNDS:
                     waiting.append(prompt)
                     return
-                about = {"refused": no, "reason": str(end), "time": books.now()}
+                about = {"refused": no, "reason": str(end), "time": sidecar.now()}
                 failed.append({key: value for key, value in prompt.items() if key != "more"} | about)
                 refused += no
                 unanswered.extend([] if no else [str(end)])
-            tick(asking.spend(budget))
+            tick(request_pool.spend(budget))
 
         try:
             asker.run(lambda: waiting.popleft() if waiting else None, done)

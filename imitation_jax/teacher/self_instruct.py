@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 
-from imitation_jax.data.prompts import fill, with_input
-from imitation_jax.teacher import reading
-from imitation_jax.teacher.reading import Avoid
+from imitation_jax.data.prompt_files import fill, with_input
+from imitation_jax.teacher import parsing
+from imitation_jax.teacher.parsing import Avoid
 
 NO_INPUT = {"", "none", "n/a", "<noinput>", "noinput", "(none)", "no input", "<none>"}
 LABELS = ("instruction", "input", "output")
@@ -41,9 +41,9 @@ class Tasks:
     unusable = ()
 
     def __init__(self, config: ConfigDict):
-        reading.check_positive(config, ("shown_seeds", "most_of_a_request"))
+        parsing.check_positive(config, ("shown_seeds", "most_of_a_request"))
         self._config, self.most_of_a_request = config, config.most_of_a_request
-        found = [_seed(where, row) for where, row in reading.read_rows(config.seeds, "seeds")]
+        found = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
         self._seeds = [seed for seed in found if len(seed.shown().split()) <= config.most_shown_words]
         if len(self._seeds) < config.shown_seeds:
             text = f"{len(self._seeds)} tasks of at most {config.most_shown_words} words"
@@ -69,7 +69,7 @@ class Tasks:
     def read(self, number: int, answer: dict) -> Iterator[tuple[dict | str, str]]:
         """The tasks of an answer."""
         text = answer["output"]
-        parts = reading.labelled(text, LABELS)
+        parts = parsing.labelled(text, LABELS)
         if not parts:
             yield text, "no task in the asked form"
         for place, part in enumerate(parts, 1):
@@ -78,7 +78,7 @@ class Tasks:
             output = part.get("output", "").removesuffix("###").strip()
             task = Example(" ".join(part["instruction"].split()), about, output)
             cut = answer["finish_reason"] == "length" and place == len(parts)
-            reason = reading.CUT if cut else self._wrong(task)
+            reason = parsing.CUT if cut else self._wrong(task)
             if not reason:
                 self._alike.add(task.instruction)
                 self._grown.append(task)
@@ -94,7 +94,7 @@ class Tasks:
         if any(f" {word} " in said for word in self._skip):
             return "asks for what no text can be"
         if self._avoid.holds([task.instruction, with_input(task.instruction, task.input)]):
-            return reading.AVOIDED
+            return parsing.AVOIDED
         return "too much like another" if self._alike.holds(task.instruction) else ""
 
 

@@ -23,14 +23,14 @@ from typing import Any, Protocol
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.clients import asking, chat
-from imitation_jax.clients.asking import Asking, Prompt
-from imitation_jax.clients.chat import Reply
+from imitation_jax.clients import chat_client, request_pool
+from imitation_jax.clients.chat_client import Reply
 from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.data import lines, rows
-from imitation_jax.data.lines import Lines, beside
-from imitation_jax.progress import ticks
-from imitation_jax.teacher import books
+from imitation_jax.clients.request_pool import Asking, Prompt
+from imitation_jax.core import append_only, json_rows
+from imitation_jax.core.append_only import Lines, beside
+from imitation_jax.core.progress import ticks
+from imitation_jax.teacher import sidecar
 
 TASKS = ("nq", "self_instruct", "tldr")
 
@@ -55,35 +55,35 @@ def grow(config: ConfigDict, output: str) -> None:
     Raises:
       ValueError, OSError: one line; what was answered is kept.
     """
-    asking.check(config)
+    request_pool.check(config)
     task = _open(config)
     with contextlib.ExitStack() as stack:
         answers = stack.enter_context(contextlib.closing(Lines(beside(output, ".answers.jsonl"), sync=True)))
         growth = stack.enter_context(contextlib.closing(_Growth(config, task, answers, output)))
         growth.replay()
         if not growth.finished and config.key:
-            chat.read_key(config.key)
-        budget = stack.enter_context(contextlib.closing(asking.open_budget(config, books.ledger(output))))
+            chat_client.read_key(config.key)
+        budget = stack.enter_context(contextlib.closing(request_pool.open_budget(config, sidecar.ledger(output))))
         if not growth.finished:
-            growth.ask(Asking(asking.open_chat(config, budget), config), budget)
+            growth.ask(Asking(request_pool.open_chat(config, budget), config), budget)
         logging.info("%s: %s", output, growth.summary())
-        logging.info("spent, with all starts before: %s", asking.spend(budget))
+        logging.info("spent, with all starts before: %s", request_pool.spend(budget))
     if config.target and growth.taken < config.target:
         raise ValueError(f"{output}: {growth.taken} of {config.target} rows, and no request is left; give more input")
 
 
 def plan(config: ConfigDict, output: str) -> str:
     """What `grow` would ask first and what that costs, for people; asks and writes nothing."""
-    asking.check(config)
+    request_pool.check(config)
     task = _open(config)
-    done = sum(1 for _ in lines.read(beside(output, ".answers.jsonl")))
-    taken = sum(1 for _ in lines.read(output))
+    done = sum(1 for _ in append_only.read(beside(output, ".answers.jsonl")))
+    taken = sum(1 for _ in append_only.read(output))
     least = -(-max(0, config.target - taken) // task.most_of_a_request) if config.target else task.requests
     least = least if task.requests is None else max(0, min(least, task.requests - done))
     asked = [task.messages(number, 0) for number in range(done, done + least)]
     text = [f"{output}: {taken:,} rows of {done:,} answers; at least {least:,} requests to go, such as this one:", ""]
     text += [message["content"] for message in (asked[0] if asked else [])] + [""]
-    return "\n".join(text + asking.forecast(config, books.ledger(output), asked))
+    return "\n".join(text + request_pool.forecast(config, sidecar.ledger(output), asked))
 
 
 def _open(config: ConfigDict) -> Task:
@@ -106,8 +106,8 @@ class _Growth:
         self._reasons: collections.Counter[str] = collections.Counter()
         self._next = 0
         self._again: collections.deque[Prompt] = collections.deque()
-        for offset, row in lines.read(answers.path):
-            books.same_parameters(str(answers.path), row, config)
+        for offset, row in append_only.read(answers.path):
+            sidecar.same_parameters(str(answers.path), row, config)
             self._stored[row["request"]] = offset
         self._out = _Derived(output)
         self._left_out = _Derived(beside(output, ".rejected.jsonl"))
@@ -146,7 +146,7 @@ class _Growth:
                 before = so_far()
                 self._store(prompt, end)
                 for _ in range(so_far() - before):
-                    tick(asking.spend(budget))
+                    tick(request_pool.spend(budget))
 
             asker.run(self._take, done)
 
@@ -180,10 +180,10 @@ class _Growth:
 
     def _store(self, prompt: Prompt, end: Reply | ApiError) -> None:
         if isinstance(end, Reply):
-            row = books.answer_row(prompt, end, self._config)
+            row = sidecar.answer_row(prompt, end, self._config)
         elif isinstance(end, RefusedError) or end.answered:
             row = {key: prompt[key] for key in ("id", "messages")}
-            row |= {"parameters": books.parameters(self._config), "refused": str(end), "time": books.now()}
+            row |= {"parameters": sidecar.parameters(self._config), "refused": str(end), "time": sidecar.now()}
         else:
             self._again.append(prompt)
             return
@@ -257,7 +257,7 @@ class _Derived:
         if not old:
             self._old.close()
             self._lines.append(row)
-        elif old != rows.line(row).encode():
+        elif old != json_rows.line(row).encode():
             raise ValueError(
                 f"{self._lines.path}:{self._count}: is not what came of the answers beside it with this config; "
                 "move the file away and it is made again"

@@ -6,7 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from imitation_jax.data.stream import Batches
+from imitation_jax.data.input.stream import Batches
 from imitation_jax.models.checkpoint import open_manager, reason
 from imitation_jax.training.step import State
 

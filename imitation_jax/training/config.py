@@ -8,9 +8,9 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from imitation_jax.data import mixture
-from imitation_jax.data.mixture import Source
-from imitation_jax.data.output import write_text
+from imitation_jax.core.files import write_text
+from imitation_jax.data.input import mixture
+from imitation_jax.data.input.mixture import Source
 from imitation_jax.models.attention import KERNELS
 from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
@@ -106,7 +106,7 @@ def source(path: str = "", epochs: int = 1, share: float = 0.0, token_budget: in
     share of all tokens, few or many as it has: `source("chat.jsonl")` beside `source("web.jsonl", share=0.1)` is every
     dialogue once and 10% web text, the next epoch going on in the web text where the first one stopped. At least one
     dataset has no share: it decides how long the run is. `token_budget` first keeps so many of the dataset's tokens,
-    as `config.data.token_budget` does. What exactly holds: `data/mixture.py`.
+    as `config.data.token_budget` does. What exactly holds: `data/input/mixture.py`.
     """
     return ConfigDict({"path": path, "epochs": epochs, "share": share, "token_budget": token_budget})
 

@@ -13,7 +13,7 @@ from absl import logging
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
-from imitation_jax.data.output import cache_dir
+from imitation_jax.core.files import cache_dir
 
 # What the compiler reads beside the program.
 SETTINGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.models import checkpoint, load
 from imitation_jax.models.load import LoadedModel
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 

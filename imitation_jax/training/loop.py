@@ -10,15 +10,15 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from imitation_jax.data.mixture import Source
-from imitation_jax.data.stream import Stream
+from imitation_jax.core.progress import progress
+from imitation_jax.data.input.mixture import Source
+from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import load
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel import hosts
+from imitation_jax.parallel.global_batch import global_batch, share_of_rows
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.rows import global_batch, share_of_rows
 from imitation_jax.parallel.start import compute_dtype
-from imitation_jax.progress import progress
 from imitation_jax.training import executable
 from imitation_jax.training.checkpoints import Checkpoints
 from imitation_jax.training.config import check, claim, compare, flat, sources

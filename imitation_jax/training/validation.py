@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from imitation_jax.data.stream import Stream
+from imitation_jax.core.progress import progress
+from imitation_jax.data.input.stream import Stream
 from imitation_jax.models.load import LoadedModel
-from imitation_jax.parallel.rows import global_batch
+from imitation_jax.parallel.global_batch import global_batch
 from imitation_jax.parallel.start import matmul_precision
-from imitation_jax.progress import progress
 from imitation_jax.training.step import loss_sums
 
 

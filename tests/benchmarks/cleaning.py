@@ -31,8 +31,10 @@ from markdownify import markdownify
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from configs.data import sharegpt as config_file  # noqa: E402
-from imitation_jax.data import cleaning, language, rows, sources  # noqa: E402
-from imitation_jax.data.rows import Rejected  # noqa: E402
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import sources
+from imitation_jax.data.cleaning import language, pipeline
 
 COPY_CODE = re.compile(r"```\s*([\w+#-]*)\s*Copy code", re.DOTALL)
 REGENERATED = re.compile(r"\d+ / \d+")
@@ -100,28 +102,28 @@ def _usual_structure(turns: list[dict]) -> str:
 def ours(dump: Path, folder: Path, parts: collections.Counter) -> collections.Counter:
     """What dropped how many rows."""
     config = config_file.get_config()
-    names, settings = cleaning.steps(config), cleaning.settings(config, {})
+    names, settings = pipeline.steps(config), pipeline.settings(config, {})
     dropped: collections.Counter = collections.Counter()
     todo = [
         (name, _timed(name, step, parts))
         for name, step in (
-            (name, cleaning.DUPLICATES[name](settings[name]) if name in cleaning.DUPLICATES else None) for name in names
+            (name, pipeline.DUPLICATES[name](settings[name]) if name in pipeline.DUPLICATES else None) for name in names
         )
-        for step in [step or cleaning.step(name, settings)]
+        for step in [step or pipeline.step(name, settings)]
     ]
     read = sources.read({"sharegpt": [str(dump)]}, config.max_row_bytes)
     with open(folder / "dialogues.jsonl", "w", encoding="utf-8") as good, open(folder / "rejected", "w") as bad:
         begin = time.process_time()
         for where, item in read:
             begin = _since(begin, parts, "read")
-            item = cleaning.clean(where, item, todo).item
+            item = pipeline.clean(where, item, todo).item
             begin = time.process_time()
             if isinstance(item, Rejected):
                 dropped[item.step] += 1
                 bad.write(item.line())
             else:
                 dropped["kept"] += 1
-                good.write(rows.line(item))
+                good.write(json_rows.line(item))
             begin = _since(begin, parts, "write")
     return dropped
 

@@ -18,9 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from imitation_jax.data import ngrams, rows
+from imitation_jax.core import json_rows
+from imitation_jax.data import ngrams
 from imitation_jax.evaluation import contamination
-from imitation_jax.evaluation.rows import read_rows
+from imitation_jax.evaluation.benchmark_rows import read_rows
 
 # name -> (pattern, the keys of an item's own words)
 SETS = {
@@ -72,7 +73,7 @@ def main() -> None:
 
     dump = args.dump or args.data / "sharegpt" / "sharegpt_sample.jsonl.gz"
     sets = read_sets(args.data)
-    read = [row for _, row in rows.read(dump) if isinstance(row, dict)]
+    read = [row for _, row in json_rows.read(dump) if isinstance(row, dict)]
     words = sum(len(text.split()) for row in read for text in ngrams.turns(row))
     vocabulary = [word for row in read[:200] for text in ngrams.turns(row) for word in text.split()]
 

@@ -14,8 +14,9 @@ import time
 
 from sacrebleu.metrics import BLEU
 
-from imitation_jax.data import nearest, sharegpt
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import nearest
+from imitation_jax.data.sources import sharegpt
 
 PAIRS = 20_000
 

@@ -24,11 +24,11 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import imitation_jax.data
-from imitation_jax.data.stream import Stream
+from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 from imitation_jax.training import config as training
 from imitation_jax.training.optimizer import make_optimizer, make_schedule

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imitation_jax.data.stream import Stream
+from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training.step import make_train_step, state_shardings
 

@@ -12,10 +12,11 @@ import argparse
 import tempfile
 import time
 
-from imitation_jax.data import builder, tokens
-from imitation_jax.data.rows import Rejected
-from imitation_jax.data.stream import Stream
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import builder
+from imitation_jax.data.input import token_cache
+from imitation_jax.data.input.stream import Stream
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 COLUMNS = (
@@ -35,7 +36,7 @@ def main() -> None:
 
     tokenizer = load_tokenizer(args.model)
     template = load_template("model", tokenizer)
-    dialogues = [row for _, row in tokens.read(args.data) if not isinstance(row, Rejected)]
+    dialogues = [row for _, row in token_cache.read(args.data) if not isinstance(row, Rejected)]
     texts = [template.render(dialogue["messages"]) for dialogue in dialogues]
     start = time.perf_counter()
     count = sum(map(len, tokenizer.encode_batch(texts)))

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from imitation_jax.clients.cache import Cache
+from imitation_jax.clients.answer_cache import Cache
 
 FILL = """
 import os, sys

@@ -1,7 +1,7 @@
 import pytest
 from api_server import reply
 
-from imitation_jax.clients.chat import Chat, estimate, read_key
+from imitation_jax.clients.chat_client import Chat, estimate, read_key
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.limits import Budget, RateLimit, Tokens
 

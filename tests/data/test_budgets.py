@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imitation_jax.data import budgets
+from imitation_jax.data.input import budgets
 
 lengths_of = st.lists(st.integers(2, 60), min_size=1, max_size=60).map(lambda some: np.array(some, np.int64))
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
+from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import builder
-from imitation_jax.data.rows import Rejected
 
 
 def talk(n):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from imitation_jax.data import builder, cleaning
+from imitation_jax.data import builder
+from imitation_jax.data.cleaning import pipeline
 from imitation_jax.data.prepare import get_config, prepare
 from imitation_jax.evaluation import contamination
 
@@ -20,10 +21,10 @@ def dialogue(*texts, **more):
 
 def apply(name, dialogue, texts=None, **settings):
     """What the step makes of the dialogue: the same, a new one, or a reason."""
-    config = cleaning.get_config()
+    config = pipeline.get_config()
     config.steps = name
     config[name].update(settings)
-    return cleaning.step(name, cleaning.settings(config, texts or {}))(dialogue)
+    return pipeline.step(name, pipeline.settings(config, texts or {}))(dialogue)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_phrases_can_come_from_a_file(tmp_path):
 def test_a_file_that_happens_to_lie_here_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "keywords.txt").write_text("banana\n")
-    cleaning._phrases.cache_clear()
+    pipeline._phrases.cache_clear()
     item = dialogue("What is yellow?", "A banana is.")
     assert apply("keywords", item) is item
 
@@ -150,7 +151,7 @@ def test_settings_that_cannot_be_are_one_clear_line():
     ):
         config.steps = steps
         with pytest.raises(ValueError, match=message):
-            cleaning.steps(config)
+            pipeline.steps(config)
     with pytest.raises(ValueError, match="config.decontaminate.files is empty"):
         apply("decontaminate", dialogue("a", "b"))
     with pytest.raises(ValueError, match="config.personal_data.kinds: there is no 'name'; there are email, phone, key"):
@@ -264,8 +265,8 @@ def test_each_config_has_steps_that_there_are():
         config = load(path.name)()
         assert isinstance(config, ConfigDict)
         if "training" not in config:
-            assert cleaning.settings(config, {"item": ITEM}).keys() == set(cleaning.steps(config))
-    assert "keywords" in cleaning.steps(load("sharegpt.py")("unfiltered"))
+            assert pipeline.settings(config, {"item": ITEM}).keys() == set(pipeline.steps(config))
+    assert "keywords" in pipeline.steps(load("sharegpt.py")("unfiltered"))
     with pytest.raises(ValueError, match="the variant is unfiltered"):
         load("sharegpt.py")("paper")
 

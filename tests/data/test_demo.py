@@ -9,7 +9,7 @@ import pytest
 
 import imitation_jax
 from imitation_jax.data import dialogues
-from imitation_jax.evaluation.style import has_list, has_summary
+from imitation_jax.evaluation.tasks.style import has_list, has_summary
 
 DEMO = Path(imitation_jax.__file__).parent / "data" / "demo"
 NAMES = ("train", "teacher", "teacher_second_sample", "quiz")

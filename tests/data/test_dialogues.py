@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitation_jax.data import dialogues, rows
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import dialogues
 
 
 def talk(*turns):
@@ -81,7 +82,7 @@ def test_reading_keeps_further_keys_and_fills_what_other_trainers_leave_out(tmp_
     path = tmp_path / "d.jsonl"
     full = {"id": "x", "source": "s", "score": [1, {"k": None}], **talk(U, A)}
     full["messages"][1]["weight"] = 0
-    path.write_text(rows.line(full) + rows.line(talk(U, A)) + rows.line({"id": "bad", **talk(U)}))
+    path.write_text(json_rows.line(full) + json_rows.line(talk(U, A)) + json_rows.line({"id": "bad", **talk(U)}))
     (_, first), (_, second), (where, third) = dialogues.read(path)
     assert first == full
     assert second == {"id": "d.jsonl:2", "source": "d.jsonl", **talk(U, A)}

@@ -7,8 +7,10 @@ import tracemalloc
 
 import pytest
 
-from imitation_jax.data import dialogues, discord, rows
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import dialogues
+from imitation_jax.data.sources import discord
 
 START = datetime.datetime(2023, 4, 1, tzinfo=datetime.UTC)
 
@@ -193,7 +195,7 @@ def test_a_damaged_message_leaves_the_others(tmp_path):
 
 def test_a_long_channel_is_read_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(discord, "OPEN_MESSAGES", 100)
-    monkeypatch.setattr(rows, "CHUNK", 2**16)
+    monkeypatch.setattr(json_rows, "CHUNK", 2**16)
     path = tmp_path / "long.json"
     count = 6_000
     with open(path, "w") as file:

@@ -6,7 +6,7 @@ from sacrebleu.metrics import BLEU
 
 from imitation_jax.data import heldout
 from imitation_jax.data.dialogues import check
-from imitation_jax.data.prompts import read_prompts
+from imitation_jax.data.prompt_files import read_prompts
 
 TRAINING = [
     ["Write a short story about a dragon who is afraid of heights.", "Now make it rhyme, please."],

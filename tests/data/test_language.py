@@ -2,8 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from imitation_jax.data import language, sharegpt
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.cleaning import language
+from imitation_jax.data.sources import sharegpt
 
 SETTINGS = SimpleNamespace(**language.get_config().to_dict())
 

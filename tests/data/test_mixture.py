@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imitation_jax.data import mixture
-from imitation_jax.data.mixture import Source
+from imitation_jax.data.input import mixture
+from imitation_jax.data.input.mixture import Source
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=6))

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from imitation_jax.data import near_duplicates, sharegpt
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.cleaning import near_duplicates
+from imitation_jax.data.sources import sharegpt
 
 SETTINGS = SimpleNamespace(**near_duplicates.get_config().to_dict())
 BEFORE = ["Please ", "Hi there! ", "I have a question: ", "Can you help me with this? ", "As an expert, "]

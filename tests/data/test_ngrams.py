@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitation_jax.data import ngrams, rows
+from imitation_jax.core import json_rows
+from imitation_jax.data import ngrams
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 SHORT = "who wrote the first book about the moon"  # eight words
@@ -120,16 +121,16 @@ def test_scan_gives_every_row_in_order_with_its_turns(tmp_path, monkeypatch):
     expected |= {11: [], 12: [0], 13: [0, 0]}
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
-    found = list(ngrams.scan(ngrams.Ngrams([LONG, SHORT]), rows.read(path)))
+    found = list(ngrams.scan(ngrams.Ngrams([LONG, SHORT]), json_rows.read(path)))
     assert [where for where, _, _ in found] == [f"{path}:{number + 1}" for number in range(50)]
     assert {number: [hit.text for hit in hits] for number, (_, _, hits) in enumerate(found)} == expected
-    assert isinstance(found[11][1], rows.Rejected)
+    assert isinstance(found[11][1], json_rows.Rejected)
 
 
 def test_real_prompts_in_real_dialogues_are_those_of_the_plain_rule(lent):
     dump = lent("sharegpt/sharegpt_sample.jsonl.gz")
-    prompts = [row["prompt"] for _, row in rows.read(lent("koala_test_set/koala_test_set.jsonl"))]
-    read = [(where, row) for number, (where, row) in enumerate(rows.read(dump)) if number % 4 == 0]
+    prompts = [row["prompt"] for _, row in json_rows.read(lent("koala_test_set/koala_test_set.jsonl"))]
+    read = [(where, row) for number, (where, row) in enumerate(json_rows.read(dump)) if number % 4 == 0]
     found = {
         (where, hit.text, hit.words) for where, _, hits in ngrams.scan(ngrams.Ngrams(prompts), read) for hit in hits
     }

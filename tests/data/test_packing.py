@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitation_jax.data import packing
+from imitation_jax.data.input import packing
 
 lengths_of = st.lists(st.integers(0, 60), max_size=60)
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from imitation_jax.data import alpaca, hc3, messages
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.sources import alpaca, hc3, messages
 
 
 def dump(tmp_path, *rows, name="d.jsonl"):

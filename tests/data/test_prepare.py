@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from imitation_jax.core.files import new_folder
 from imitation_jax.data import builder
-from imitation_jax.data.output import new_folder
 from imitation_jax.data.prepare import input_files, prepare
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from imitation_jax.data.prompts import read_prompts
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.prompt_files import read_prompts
 
 
 def write(path, *lines):

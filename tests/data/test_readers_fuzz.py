@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitation_jax.data import alpaca, dialogues, discord, hc3, messages, rows, sharegpt
-from imitation_jax.data.prompts import read_prompts
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import dialogues
+from imitation_jax.data.prompt_files import read_prompts
+from imitation_jax.data.sources import alpaca, discord, hc3, messages, sharegpt
 
 ROWS = 12
 # What tempts a reader: pieces of JSON inside of texts, line breaks of all kinds, HTML.
@@ -134,7 +136,7 @@ def checked(items, kind):
     for item in kept:
         asked = [*item["messages"], {"role": "assistant", "content": "a"}]
         dialogues.check({"messages": asked} if kind in ("prompts", "text") else item)
-        rows.line(item).encode("utf-8")
+        json_rows.line(item).encode("utf-8")
     for item in items:
         if isinstance(item, Rejected):
             assert item.reason and "\n" not in item.reason
@@ -225,7 +227,7 @@ def folder(tmp_path_factory):
 @settings(max_examples=150, deadline=None)
 @given(odd_rows, st.sampled_from(["sharegpt", "alpaca", "messages", "dialogues", "prompts"]))
 def test_any_json_gives_one_item_a_row(folder, made, kind):
-    (folder / "f.jsonl").write_text("".join(map(rows.line, made)), encoding="utf-8")
+    (folder / "f.jsonl").write_text("".join(map(json_rows.line, made)), encoding="utf-8")
     items = READERS[kind][1](folder / "f.jsonl")
     checked(items, kind)
     assert len(items) == len(made)
@@ -235,7 +237,7 @@ def test_any_json_gives_one_item_a_row(folder, made, kind):
 @given(odd_rows)
 def test_any_json_is_accounted_for_where_rows_and_dialogues_differ(folder, made):
     path = folder / "f.jsonl"
-    path.write_text("".join(map(rows.line, made)), encoding="utf-8")
+    path.write_text("".join(map(json_rows.line, made)), encoding="utf-8")
     found = list(hc3.read([str(path)]))
     checked([item for _, item in found], "hc3")
     assert list(dict.fromkeys(where for where, _ in found)) == [f"{path}:{n + 1}" for n in range(len(made))]
@@ -256,7 +258,7 @@ def test_any_json_is_accounted_for_where_rows_and_dialogues_differ(folder, made)
 def test_any_html_is_converted_or_left(folder, pieces, boxed):
     html = '<div class="markdown prose">' * boxed + "".join(pieces) + "</div>" * boxed
     row = {"id": "a", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": html}]}
-    (folder / "f.jsonl").write_text(rows.line(row), encoding="utf-8")
+    (folder / "f.jsonl").write_text(json_rows.line(row), encoding="utf-8")
     items = READERS["sharegpt"][1](folder / "f.jsonl")
     checked(items, "sharegpt")
     assert len(items) == 1

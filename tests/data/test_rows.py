@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imitation_jax.data import rows
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core import json_rows
+from imitation_jax.core.json_rows import Rejected
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='ab"\\{}[],: \n\té\u2028😀', max_size=8),
@@ -19,13 +19,13 @@ objects = st.lists(st.dictionaries(st.sampled_from(["row1", "row2"]), json_value
 
 
 def items(path, **kwargs):
-    return [item for _, item in rows.read(path, **kwargs)]
+    return [item for _, item in json_rows.read(path, **kwargs)]
 
 
 @pytest.fixture(params=[1, 2, 7, 2**20], ids="chunk={}".format)
 def chunk(request, monkeypatch):
     """How much is read at once: it must never matter."""
-    monkeypatch.setattr(rows, "CHUNK", request.param)
+    monkeypatch.setattr(json_rows, "CHUNK", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def test_list_and_every_cut_of_it(chunk, folder, values, ascii_only, indent, dat
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(objects)
 def test_lines(chunk, folder, values):
-    (folder / "a.jsonl").write_text("".join(map(rows.line, values)), encoding="utf-8")
+    (folder / "a.jsonl").write_text("".join(map(json_rows.line, values)), encoding="utf-8")
     assert items(folder / "a.jsonl") == values
     with gzip.open(folder / "a.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(map(rows.line, values))
+        file.writelines(map(json_rows.line, values))
     assert items(folder / "a.jsonl.gz") == values
 
 
@@ -65,7 +65,7 @@ def test_lines(chunk, folder, values):
 @given(st.binary(max_size=60), st.sampled_from(["a.json", "a.jsonl", "a.json.gz"]))
 def test_no_bytes_break_it(folder, raw, name):
     (folder / name).write_bytes(raw)
-    for where, item in rows.read(folder / name):
+    for where, item in json_rows.read(folder / name):
         assert isinstance(item, dict) or json.loads(item.line())["where"] == item.where
         assert where.startswith(str(folder / name))
 
@@ -74,7 +74,7 @@ def test_bad_lines_are_set_aside_with_their_place(tmp_path):
     path = tmp_path / "d.jsonl"
     lines = [b'{"a": 1}', b'{"a": ', b"[1]", b"", b'{"a": "\xff"}', b"[" * 100_000, b'{"a": 2}', b'{"a": 1, "a": 2}']
     path.write_bytes(b"\n".join(lines))
-    read = dict(rows.read(path))
+    read = dict(json_rows.read(path))
     assert [where for where in read] == [f"{path}:{n}" for n in (1, 2, 3, 5, 6, 7, 8)]
     assert read[f"{path}:1"] == {"a": 1} and read[f"{path}:7"] == {"a": 2}
     reasons = [read[f"{path}:{n}"].reason for n in (2, 3, 5, 6)]
@@ -87,7 +87,7 @@ def test_bad_lines_are_set_aside_with_their_place(tmp_path):
 def test_a_bad_element_of_a_list_leaves_the_others(tmp_path):
     path = tmp_path / "d.json"
     path.write_bytes(b'\xef\xbb\xbf[{"a": 1}, {"a" 2}, {"a": "\xff"}, 5, {"a": 3}]  ')
-    read = list(rows.read(path))
+    read = list(json_rows.read(path))
     assert [where for where, _ in read] == [f"{path}[{n}]" for n in range(5)]
     assert [isinstance(item, dict) for _, item in read] == [True, False, False, False, True]
 
@@ -95,12 +95,14 @@ def test_a_bad_element_of_a_list_leaves_the_others(tmp_path):
 def test_a_row_that_is_nested_too_deep_is_set_aside(tmp_path):
     """One that no other Python, nor pickle, could write again."""
     path = tmp_path / "d.jsonl"
-    deep = [f'{{"k": {"[" * depth}{"]" * depth}}}' for depth in (rows.MAX_DEPTH - 1, rows.MAX_DEPTH, 400, 100_000)]
+    deep = [
+        f'{{"k": {"[" * depth}{"]" * depth}}}' for depth in (json_rows.MAX_DEPTH - 1, json_rows.MAX_DEPTH, 400, 100_000)
+    ]
     wide = json.dumps({"k": [{}] * 1000})
     path.write_text("\n".join([*deep, wide]))
     good, *bad, last = items(path)
     assert isinstance(good, dict) and last == json.loads(wide)
-    assert [row.reason for row in bad[:2]] == [f"nested more than {rows.MAX_DEPTH} deep"] * 2
+    assert [row.reason for row in bad[:2]] == [f"nested more than {json_rows.MAX_DEPTH} deep"] * 2
     assert all(isinstance(row, Rejected) for row in bad)
 
 
@@ -117,7 +119,7 @@ def test_data_after_a_list_is_reported(tmp_path):
 @pytest.mark.parametrize("name", ["d.jsonl.gz", "d.json.gz"])
 def test_cut_gz_gives_every_whole_row(tmp_path, name):
     values = [{"a": str(hash((n, "x")))} for n in range(5000)]
-    text = json.dumps(values) if "json." in name else "".join(map(rows.line, values))
+    text = json.dumps(values) if "json." in name else "".join(map(json_rows.line, values))
     whole = gzip.compress(text.encode())
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     *read, rest = items(tmp_path / name)
@@ -141,10 +143,10 @@ def test_a_row_of_300_megabytes_is_set_aside_in_bounded_memory(tmp_path, name):
     assert peak < 40e6
     row = json.loads(big.line())
     assert row["reason"] == "row of more than 8,388,608 bytes"
-    assert row["row_bytes"] == 300 * 10**6 + len('{"a": ""}') and len(row["row"]) == rows.MAX_REJECTED_CHARS
+    assert row["row_bytes"] == 300 * 10**6 + len('{"a": ""}') and len(row["row"]) == json_rows.MAX_REJECTED_CHARS
 
 
 def test_lone_surrogates_can_be_written():
     value = {"a": "\ud800é"}
-    assert json.loads(rows.line(value).encode("utf-8")) == value
+    assert json.loads(json_rows.line(value).encode("utf-8")) == value
     assert json.loads(Rejected("w", None, "r", {"a": "\ud800" * 60_000}).line())["row_bytes"] > 60_000

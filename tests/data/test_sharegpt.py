@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from imitation_jax.data import dialogues, sharegpt
-from imitation_jax.data.rows import Rejected
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import dialogues
+from imitation_jax.data.sources import sharegpt
 
 H, G = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
 

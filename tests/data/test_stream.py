@@ -13,10 +13,12 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 import imitation_jax.data
-from imitation_jax.data import rows, sharegpt, tokens
-from imitation_jax.data.mixture import Source
-from imitation_jax.data.stream import Stream
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.core import json_rows
+from imitation_jax.data.input import token_cache
+from imitation_jax.data.input.mixture import Source
+from imitation_jax.data.input.stream import Stream
+from imitation_jax.data.sources import sharegpt
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 SHAPES = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.float32, "positions": np.int32}
@@ -36,8 +38,8 @@ def talk(n, letters="abc ", end="."):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stream")
-    (folder / "d.jsonl").write_text("".join(rows.line(talk(n)) for n in range(150)))
-    (folder / "other.jsonl").write_text("".join(rows.line(talk(n)) for n in range(140)))
+    (folder / "d.jsonl").write_text("".join(json_rows.line(talk(n)) for n in range(150)))
+    (folder / "other.jsonl").write_text("".join(json_rows.line(talk(n)) for n in range(140)))
     return folder
 
 
@@ -181,7 +183,7 @@ def test_jax_comes_with_grain_alone():
     modules = sorted({file.stem for file in package.glob("*.py")} - {"stream", "beam", "__init__"})  # beam is an extra
     code = "import sys;" + "".join(f"import imitation_jax.data.{module};" for module in modules)
     subprocess.run([sys.executable, "-c", f"{code} assert 'jax' not in sys.modules"], check=True)
-    code = "import sys, grain; known = set(sys.modules); import imitation_jax.data.stream;"
+    code = "import sys, grain; known = set(sys.modules); import imitation_jax.data.input.stream;"
     code += "assert not [name for name in set(sys.modules) - known if name.split('.')[0] in ('jax', 'flax')]"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -198,10 +200,10 @@ def few(n):
 @pytest.fixture(scope="module")
 def mix(folder):
     """`mix(chat={...}, web={...})`: sources with these settings; a block's letters tell which one it is from."""
-    (folder / "few.jsonl").write_text("".join(rows.line(few(n)) for n in range(60)))
+    (folder / "few.jsonl").write_text("".join(json_rows.line(few(n)) for n in range(60)))
     random = np.random.default_rng(0)
     texts = ["".join(random.choice(list("xyz "), random.integers(30, 900))) + "z" for _ in range(100)]
-    (folder / "web.jsonl").write_text("".join(rows.line({"text": text}) for text in texts))
+    (folder / "web.jsonl").write_text("".join(json_rows.line({"text": text}) for text in texts))
     names = {"chat": "d.jsonl", "few": "few.jsonl", "web": "web.jsonl"}
     return lambda **given: {key: Source(str(folder / names[key]), **settings) for key, settings in given.items()}
 
@@ -324,7 +326,7 @@ def test_budgets_are_nested_and_what_they_leave_out_is_counted(mixed):
 def sample(lent, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharegpt")
     read = sharegpt.read([str(lent("sharegpt/sharegpt_sample.jsonl.gz"))])
-    (folder / "d.jsonl").write_text("".join(rows.line(item) for _, item in read if isinstance(item, dict)))
+    (folder / "d.jsonl").write_text("".join(json_rows.line(item) for _, item in read if isinstance(item, dict)))
     return folder
 
 
@@ -338,7 +340,7 @@ def test_lent_sample_every_pair_exactly_once(sample):
     tokenizer = Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>"})
     template = load_template("lineage", tokenizer)
     source = str(sample / "d.jsonl"), tokenizer, template
-    cache = tokens.load(*source, cache_dir=str(sample / "cache"))
+    cache = token_cache.load(*source, cache_dir=str(sample / "cache"))
     wanted = [(cache.ids[a:b], cache.mask[a:b]) for a, b in itertools.pairwise(cache.offsets)]
     s = Stream(*source, seq_len=2048, batch_size=32, seed=0, epochs=1, cache_dir=str(sample / "cache"))
     batches = list(s.iterator())

@@ -16,8 +16,10 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from tokenizers import models, processors
 
-from imitation_jax.data import builder, rows, tokens
-from imitation_jax.tokenizers.chat import ChatTemplate
+from imitation_jax.core import json_rows
+from imitation_jax.data import builder
+from imitation_jax.data.input import token_cache
+from imitation_jax.tokenizers.chat_template import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
 
@@ -27,7 +29,7 @@ def talk(n):
 
 
 def write(path, dialogues):
-    path.write_text("".join(map(rows.line, dialogues)), encoding="utf-8")
+    path.write_text("".join(map(json_rows.line, dialogues)), encoding="utf-8")
     return str(path)
 
 
@@ -41,7 +43,7 @@ def contents(cache):
 
 
 def test_every_dialogue_as_the_template_tokenises_it(tmp_path, data, tokenizer, template):
-    cache = tokens.load(data, tokenizer, template, tmp_path / "cache")
+    cache = token_cache.load(data, tokenizer, template, tmp_path / "cache")
     assert (cache.ids.dtype, cache.mask.dtype, cache.offsets.dtype) == (np.uint32, np.uint8, np.int64)
     for n in range(100):
         ids, mask = template.tokenize(talk(n)["messages"])
@@ -51,18 +53,18 @@ def test_every_dialogue_as_the_template_tokenises_it(tmp_path, data, tokenizer, 
 
 
 def test_file_gz_folder_and_workers_give_the_same(tmp_path, data, tokenizer, template):
-    wanted = contents(tokens.load(data, tokenizer, template, tmp_path / "1"))
+    wanted = contents(token_cache.load(data, tokenizer, template, tmp_path / "1"))
     with open(data, "rb") as file:
         (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(file.read()))
     builder.build(lambda: map(talk, range(100)), tmp_path / "made" / "tfds")
     for path in (tmp_path / "d.jsonl.gz", tmp_path / "made", tmp_path / "made" / "tfds"):
-        assert contents(tokens.load(str(path), tokenizer, template, tmp_path / "2")) == wanted
-    assert contents(tokens.load(data, tokenizer, template, tmp_path / "3", workers=2)) == wanted
+        assert contents(token_cache.load(str(path), tokenizer, template, tmp_path / "2")) == wanted
+    assert contents(token_cache.load(data, tokenizer, template, tmp_path / "3", workers=2)) == wanted
 
 
 def test_the_cache_is_used_until_something_changes(tmp_path, data, tokenizer, template):
     def load(template=template):
-        return tokens.load(data, tokenizer, template, tmp_path / "cache").folder
+        return token_cache.load(data, tokenizer, template, tmp_path / "cache").folder
 
     folder = load()
     made = (folder / "ids.bin").stat().st_mtime_ns
@@ -70,7 +72,7 @@ def test_the_cache_is_used_until_something_changes(tmp_path, data, tokenizer, te
     assert load(ChatTemplate(template.source.replace("GPT:", "BOT:"), tokenizer)) != folder
     write(tmp_path / "d.jsonl", map(talk, range(99)))
     assert load() != folder
-    assert contents(pickle.loads(pickle.dumps(tokens.Tokens(folder)))) == contents(tokens.Tokens(folder))
+    assert contents(pickle.loads(pickle.dumps(token_cache.Tokens(folder)))) == contents(token_cache.Tokens(folder))
 
 
 def test_what_cannot_be_used_is_set_aside_with_its_reason(tmp_path, tokenizer):
@@ -84,7 +86,7 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason(tmp_path, tokenizer):
     bad["messages"][0]["content"] = "bad"
     mute["messages"][1]["content"] = "mute"
     write(tmp_path / "d.jsonl", [bad, talk(3), mute, talk(4) | {"messages": []}])
-    cache = tokens.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
+    cache = token_cache.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
     assert (cache.meta["dialogues"], cache.meta["rejected"]) == (1, 3)
     rejected = [json.loads(line) for line in (cache.folder / "rejected.jsonl").read_text().splitlines()]
     assert [(row["id"], row["where"][-2:], row["row"]) for row in rejected] == [
@@ -103,7 +105,7 @@ def test_plain_text_bears_loss_everywhere(tmp_path, tokenizer, template):
     path = write(tmp_path / "d.jsonl", mixed + bad)
     builder.build(lambda: iter(mixed + bad), tmp_path / "tfds")
     for source, workers in ((path, 0), (path, 1), (str(tmp_path / "tfds"), 0)):
-        cache = tokens.load(source, tokenizer, template, tmp_path / f"{workers}", workers)
+        cache = token_cache.load(source, tokenizer, template, tmp_path / f"{workers}", workers)
         found = [cache.ids[a:b].tolist() for a, b in zip(cache.offsets, cache.offsets[1:], strict=False)]
         eos = [tokenizer.eos_id]
         ends = [tokenizer.encode(text) + eos for text in texts[:2]] + [tokenizer.encode(texts[2])]
@@ -126,7 +128,7 @@ def test_a_text_begins_as_the_tokenizer_begins_it(tmp_path, template):
     backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     tokenizer = Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>"})
     path = write(tmp_path / "d.jsonl", [{"text": "a"}])
-    assert tokens.load(path, tokenizer, template, tmp_path / "cache").ids.tolist() == [0, 2, 1]
+    assert token_cache.load(path, tokenizer, template, tmp_path / "cache").ids.tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_no_data_left_is_one_clear_line(tmp_path, tokenizer, template, lines, me
     (tmp_path / "d.jsonl").write_text("".join(lines))
     for _ in range(2):  # the second time from the cache
         with pytest.raises(ValueError, match=message) as error:
-            tokens.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
+            token_cache.load(str(tmp_path / "d.jsonl"), tokenizer, template, tmp_path / "cache")
         assert "\n" not in str(error.value) and "d.jsonl" in str(error.value)
 
 
@@ -155,38 +157,38 @@ class Bucket(MemoryFileSystem):
 
 
 def test_a_tfds_folder_in_a_bucket_is_copied_for_the_time(tmp_path, data, tokenizer, template, monkeypatch):
-    wanted = contents(tokens.load(data, tokenizer, template, tmp_path / "1"))
+    wanted = contents(token_cache.load(data, tokenizer, template, tmp_path / "1"))
     builder.build(lambda: map(talk, range(100)), tmp_path / "made" / "tfds")
     systems = {"gcs": Bucket(), "file": LocalFileSystem()}
     monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: systems[name])
     systems["gcs"].put(str(tmp_path / "made"), "gs://bucket/made", recursive=True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
-    assert contents(tokens.load("gs://bucket/made", tokenizer, template, tmp_path / "2")) == wanted
-    assert [row for _, row in tokens.read("gs://bucket/made")] == list(map(talk, range(100)))
+    assert contents(token_cache.load("gs://bucket/made", tokenizer, template, tmp_path / "2")) == wanted
+    assert [row for _, row in token_cache.read("gs://bucket/made")] == list(map(talk, range(100)))
     assert not list((tmp_path / "scratch").iterdir()) and len(list((tmp_path / "2").iterdir())) == 2
 
 
 def test_nothing_there(tmp_path, tokenizer, template):
     for path in (tmp_path / "no.jsonl", tmp_path):
         with pytest.raises(FileNotFoundError, match=str(path)):
-            tokens.load(str(path), tokenizer, template, tmp_path / "cache")
+            token_cache.load(str(path), tokenizer, template, tmp_path / "cache")
 
 
 def test_a_damaged_cache_is_noticed(tmp_path, data, tokenizer, template):
-    folder = tokens.load(data, tokenizer, template, tmp_path / "cache").folder
+    folder = token_cache.load(data, tokenizer, template, tmp_path / "cache").folder
     os.truncate(folder / "ids.bin", 100)
     with pytest.raises(ValueError, match="ids.bin is damaged"):
-        tokens.load(data, tokenizer, template, tmp_path / "cache")
+        token_cache.load(data, tokenizer, template, tmp_path / "cache")
 
 
 def test_a_failing_disk_leaves_nothing_behind(tmp_path, data, tokenizer, template, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokens, "_one", full)
+    monkeypatch.setattr(token_cache, "_one", full)
     with pytest.raises(OSError, match="No space left"):
-        tokens.load(data, tokenizer, template, tmp_path / "cache")
+        token_cache.load(data, tokenizer, template, tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
@@ -199,7 +201,7 @@ class Slow:
     def tokenize(self, messages):
         time.sleep(0.01)
         return [1, len(messages[1]["content"])], [0, 1]
-print(tokens.load({data!r}, Slow, Slow(), {cache!r}).meta["tokens"])
+print(token_cache.load({data!r}, Slow, Slow(), {cache!r}).meta["tokens"])
 """
 
 

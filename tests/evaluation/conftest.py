@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from imitation_jax.inference.engine import Generation, Score
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "eval"

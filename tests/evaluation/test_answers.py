@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import answers
+from imitation_jax.evaluation.tasks import answers
 
 
 def write(path, text):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import arc
+from imitation_jax.evaluation.tasks import arc
 
 
 def write(path, *rows):

@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from imitation_jax.evaluation import run
+from imitation_jax.evaluation import runner
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def overrides(data):
 def test_models_of_one_shape_share_programs_and_are_in_memory_one_at_a_time(data, config_of, monkeypatch, caplog):
     config = config_of("all")
     config.update_from_flattened_dict(overrides(data) | {"only": "facts"})
-    before, load_model = [], run.load_model
+    before, load_model = [], runner.load_model
 
     def alive():
         return sum(array.nbytes for array in jax.live_arrays())
@@ -94,10 +94,10 @@ def test_models_of_one_shape_share_programs_and_are_in_memory_one_at_a_time(data
         before.append((alive() - others, compiled()))
         return load_model(*args)
 
-    monkeypatch.setattr(run, "load_model", spied)
+    monkeypatch.setattr(runner, "load_model", spied)
     others = alive()
     with jax.log_compiles():
-        run.evaluate(config, [f"hf:{data}/models/*", f"orbax:{data}/run"], str(data / "out"), data)
+        runner.evaluate(config, [f"hf:{data}/models/*", f"orbax:{data}/run"], str(data / "out"), data)
     (first, nothing), (second, programs), (third, same) = before
     assert nothing == 0 < programs == same == compiled()
     assert max(first, second, third) < 1000  # bytes; a model has a million

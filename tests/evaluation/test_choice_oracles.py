@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import arc, lambada, mmlu, piqa
+from imitation_jax.evaluation.tasks import arc, lambada, mmlu, piqa
 from imitation_jax.inference.engine import Engine
 from imitation_jax.models.load import load_model
 

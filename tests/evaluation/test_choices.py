@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from imitation_jax.evaluation import choices, facts
+from imitation_jax.evaluation import choices
+from imitation_jax.evaluation.tasks import facts
 
 
 def sample(confidence, correct):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from etils import epath
 
-from imitation_jax.data import builder, rows
+from imitation_jax.core import json_rows
+from imitation_jax.data import builder
 from imitation_jax.evaluation import contamination, statistics
 from imitation_jax.evaluation.results import read_result, write_lines, write_result
 
@@ -49,13 +50,13 @@ WHERE = {"seen": 2, "asked": 1, "whole": 3}
 
 def dialogue_file(folder):
     path = folder / "train.jsonl"
-    path.write_text("".join(rows.line({"messages": said}) for said in DIALOGUES), encoding="utf-8")
+    path.write_text("".join(json_rows.line({"messages": said}) for said in DIALOGUES), encoding="utf-8")
     return path, [f"{path}:{k + 1}" for k in range(4)]
 
 
 def sharegpt_lines(folder):
     path = folder / "sharegpt.jsonl.gz"
-    path.write_bytes(gzip.compress("".join(map(rows.line, SHAREGPT)).encode()))
+    path.write_bytes(gzip.compress("".join(map(json_rows.line, SHAREGPT)).encode()))
     return path, [f"{path}:{k + 1}" for k in range(4)]
 
 
@@ -93,8 +94,10 @@ def test_marks_items_with_their_places(make, tmp_path):
 
 def test_tasks_are_told_apart_and_files_added_up(tmp_path):
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    first.write_text(rows.line({"messages": DIALOGUES[1]}) + '{"messages": [\n', encoding="utf-8")
-    second.write_text(rows.line({"messages": DIALOGUES[3]}) + rows.line({"text": QUESTIONS["new"]}), encoding="utf-8")
+    first.write_text(json_rows.line({"messages": DIALOGUES[1]}) + '{"messages": [\n', encoding="utf-8")
+    second.write_text(
+        json_rows.line({"messages": DIALOGUES[3]}) + json_rows.line({"text": QUESTIONS["new"]}), encoding="utf-8"
+    )
     tasks = {"one": {"0": QUESTIONS["asked"], "1": QUESTIONS["new"]}, "two": {"0": QUESTIONS["seen"], "1": "short"}}
     marks = contamination.mark(tasks, f"{first}, {second}", tmp_path / "cache")
     assert {task: {key: found["where"] for key, found in marks[task]["items"].items()} for task in marks} == {
@@ -196,7 +199,7 @@ def test_metrics_with_and_without_marked_items(tmp_path, quiz):
 def test_no_marked_item_and_then_another_dataset(tmp_path, quiz):
     result, path, samples_path, items = quiz
     dataset = tmp_path / "other.jsonl"
-    dataset.write_text(rows.line({"messages": DIALOGUES[0]}))
+    dataset.write_text(json_rows.line({"messages": DIALOGUES[0]}))
     marks = contamination.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
     added = contamination.add(result, path, samples_path, TASK, items, None, marks)
     nothing = {"value": None, "stderr": None, "n": 0}
@@ -212,13 +215,13 @@ def test_no_marked_item_and_then_another_dataset(tmp_path, quiz):
 
 def test_real_prompts_in_real_dialogues(lent, tmp_path):
     """Issue 3's known fact: Koala's prompts are in ShareGPT, the questions of Natural Questions are not."""
-    koala = {row["id"]: row["prompt"] for _, row in rows.read(lent("koala_test_set/koala_test_set.jsonl"))}
-    asked = {where: row["question"] for where, row in rows.read(lent("nq_open/NQ-open.dev.jsonl"))}
+    koala = {row["id"]: row["prompt"] for _, row in json_rows.read(lent("koala_test_set/koala_test_set.jsonl"))}
+    asked = {where: row["question"] for where, row in json_rows.read(lent("nq_open/NQ-open.dev.jsonl"))}
     dump = lent("sharegpt/sharegpt_sample.jsonl.gz")
     marks = contamination.mark({"koala": koala, "nq": asked}, str(dump), tmp_path / "cache")
     assert len(marks["koala"]["items"]) > 0
     assert marks["nq"]["items"] == {}
-    read = dict(rows.read(dump))
+    read = dict(json_rows.read(dump))
     for found in marks["koala"]["items"].values():
         said = [turn["value"] for turn in read[found["where"]]["conversations"]]
         assert any(found["words"] in contamination.ngrams.normalise(text) for text in said)

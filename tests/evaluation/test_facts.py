@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import facts
+from imitation_jax.evaluation.tasks import facts
 
 
 def write(path, rows):

@@ -12,7 +12,7 @@ from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.hosts import PREEMPTED
 from imitation_jax.parallel.meeting import LOST
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.slow

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import gsm8k
+from imitation_jax.evaluation.tasks import gsm8k
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import hellaswag
+from imitation_jax.evaluation.tasks import hellaswag
 
 HOME = {
     "ind": 24,

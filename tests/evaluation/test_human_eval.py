@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from imitation_jax.evaluation import human_eval, sandbox
-from imitation_jax.evaluation.sandbox import PASSED, TIMED_OUT
+from imitation_jax.evaluation.tasks import human_eval
+from imitation_jax.sandbox import sandbox
+from imitation_jax.sandbox.sandbox import PASSED, TIMED_OUT
 
 DATA = "human_eval/HumanEval.jsonl.gz"
 ROW = {
@@ -233,6 +234,6 @@ def test_the_variant_is_the_papers(config_of):
     config = config_of("human_eval", "pass_at_k")
     assert (config.samples, config.temperature, config.top_p, config.k) == (200, 0.8, 0.95, "1,10,100")
     assert human_eval.ks(config) == [1, 10, 100]
-    assert Path(human_eval.__file__).with_name("sandbox_inside.py").is_file()
+    assert Path(sandbox.__file__).with_name("inside.py").is_file()
     with pytest.raises(ValueError, match="pass_at_k"):
         config_of("human_eval", "pass_at_1")

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from imitation_jax.evaluation import lambada
+from imitation_jax.evaluation.tasks import lambada
 from imitation_jax.inference.engine import Score
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imitation_jax.evaluation import mmlu
+from imitation_jax.evaluation.tasks import mmlu
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import piqa
+from imitation_jax.evaluation.tasks import piqa
 
 GOALS = [{"goal": f"Open jar {k}", "sol1": "Turn the lid.", "sol2": "Hit it"} for k in range(3)]
 

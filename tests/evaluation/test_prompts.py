@@ -5,8 +5,8 @@ import pytest
 import tokenizers
 from tokenizers import Regex, pre_tokenizers, processors
 
-from imitation_jax.evaluation import mmlu
 from imitation_jax.evaluation.prompts import LineEncoder, cut_to_fit, encode_pairs, line_cuts, with_shots_that_fit
+from imitation_jax.evaluation.tasks import mmlu
 from imitation_jax.tokenizers.gguf import LLAMA3, QWEN2
 from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from imitation_jax.evaluation import run
-from imitation_jax.evaluation.tables import table
+from imitation_jax.evaluation import runner
+from imitation_jax.evaluation.result_tables import table
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def with_engine(monkeypatch):
     """Puts a scripted engine in the place of every model, and gives it back; `put.loaded` lists the sources read."""
 
     def put(engine):
-        monkeypatch.setattr(run, "load_model", load_model)
-        monkeypatch.setattr(run, "_engine", lambda config, model: put.made.append(config.template) or engine)
+        monkeypatch.setattr(runner, "load_model", load_model)
+        monkeypatch.setattr(runner, "_engine", lambda config, model: put.made.append(config.template) or engine)
         return engine
 
     def load_model(source, mesh):
@@ -43,7 +43,7 @@ def with_engine(monkeypatch):
 
 def test_result_and_samples(quiz, model, tmp_path, scripted, with_engine):
     with_engine(scripted(likes={"right": -1.0}))
-    [result] = run.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
+    [result] = runner.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
     folder = tmp_path / "run" / "eval" / "tiny"
     assert json.loads((folder / "facts.json").read_text()) == result
     assert (result["task"], result["model"], result["n"]) == ("facts", "tiny", 6)
@@ -59,15 +59,15 @@ def test_result_and_samples(quiz, model, tmp_path, scripted, with_engine):
 def test_a_killed_run_asks_nothing_twice(quiz, model, tmp_path, scripted, with_engine):
     dying = with_engine(scripted(likes={"right": -1.0}, dies_after=7))
     with pytest.raises(RuntimeError, match="killed"):
-        run.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
+        runner.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
     assert not (tmp_path / "run/eval/tiny/facts.json").exists()
     # of the seven scored choices six are whole questions; the seventh's question is asked again
     engine = with_engine(scripted(likes={"right": -1.0}))
-    [result] = run.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
+    [result] = runner.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
     assert len(engine.asked) == 6
     assert set(engine.asked).isdisjoint(dying.asked[:6])
     whole = with_engine(scripted(likes={"right": -1.0}))
-    [undisturbed] = run.evaluate(quiz, [model], str(tmp_path / "other"), tmp_path)
+    [undisturbed] = runner.evaluate(quiz, [model], str(tmp_path / "other"), tmp_path)
     assert len(whole.asked) == 12
     assert undisturbed["metrics"] == result["metrics"]
     one, other = ((tmp_path / name / "eval/tiny/facts.samples.jsonl").read_text() for name in ("run", "other"))
@@ -77,17 +77,17 @@ def test_a_killed_run_asks_nothing_twice(quiz, model, tmp_path, scripted, with_e
 def test_the_same_settings_are_kept_and_others_recomputed(quiz, model, tmp_path, scripted, with_engine):
     workdir = str(tmp_path / "run")
     with_engine(scripted())
-    run.evaluate(quiz, [model], workdir, tmp_path)
+    runner.evaluate(quiz, [model], workdir, tmp_path)
     again = with_engine(scripted())
     quiz.batch_size = 2  # no number depends on it
     quiz.role = "student"
-    [kept] = run.evaluate(quiz, [model], workdir, tmp_path)
+    [kept] = runner.evaluate(quiz, [model], workdir, tmp_path)
     assert again.asked == [] and kept["role"] == "student"
     quiz.limit = 2
-    [changed] = run.evaluate(quiz, [model], workdir, tmp_path)
+    [changed] = runner.evaluate(quiz, [model], workdir, tmp_path)
     assert changed["n"] == 2 and len(again.asked) == 4
     (tmp_path / "tiny.gguf").write_bytes(b"other weights of another size")
-    run.evaluate(quiz, [model], workdir, tmp_path)
+    runner.evaluate(quiz, [model], workdir, tmp_path)
     assert len(again.asked) == 8
 
 
@@ -95,19 +95,21 @@ def test_style_needs_no_model(tmp_path, config_of):
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "1", "instruction": "p", "output": "- x", "generator": "my/student"}\n', encoding="utf-8")
     config = config_of("style", answers=str(path), reference=str(path))
-    [result] = run.evaluate(config, [], str(tmp_path / "run"), tmp_path)
+    [result] = runner.evaluate(config, [], str(tmp_path / "run"), tmp_path)
     assert result["metrics"]["list_match"]["value"] == 1.0
     assert (tmp_path / "run/eval/my_student/style.json").exists()
-    assert run.evaluate(config, [], str(tmp_path / "run"), tmp_path) == [result]
+    assert runner.evaluate(config, [], str(tmp_path / "run"), tmp_path) == [result]
     with pytest.raises(ValueError, match="takes no model"):
-        run.evaluate(config, ["hf:x"], str(tmp_path / "run"), tmp_path)
+        runner.evaluate(config, ["hf:x"], str(tmp_path / "run"), tmp_path)
 
 
 def test_answers_are_one_file(model, tmp_path, config_of, scripted, with_engine):
     prompts = tmp_path / "p.txt"
     prompts.write_text("one\ntwo\n", encoding="utf-8")
     with_engine(scripted(writes={"one": "1"}))
-    run.evaluate(config_of("answers", prompts=str(prompts), name="student"), [model], str(tmp_path / "run"), tmp_path)
+    runner.evaluate(
+        config_of("answers", prompts=str(prompts), name="student"), [model], str(tmp_path / "run"), tmp_path
+    )
     lines = open(tmp_path / "run/eval/student/answers.jsonl", encoding="utf-8").read().splitlines()
     first = json.loads(lines[0])
     assert (first["id"], first["instruction"], first["output"], first["generator"]) == ("0", "one", "1", "student")
@@ -117,28 +119,28 @@ def test_answers_are_one_file(model, tmp_path, config_of, scripted, with_engine)
 def test_bad_calls_are_named(quiz, model, tmp_path):
     workdir = str(tmp_path / "run")
     with pytest.raises(ValueError, match="--model: facts needs a model"):
-        run.evaluate(quiz, [], workdir, tmp_path)
+        runner.evaluate(quiz, [], workdir, tmp_path)
     with pytest.raises(ValueError, match="write hf:DIR"):
-        run.evaluate(quiz, ["tiny.gguf"], workdir, tmp_path)
+        runner.evaluate(quiz, ["tiny.gguf"], workdir, tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        run.evaluate(quiz, ["hf:/nowhere"], workdir, tmp_path)
+        runner.evaluate(quiz, ["hf:/nowhere"], workdir, tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        run.evaluate(quiz, [f"orbax:{tmp_path}"], workdir, tmp_path)
+        runner.evaluate(quiz, [f"orbax:{tmp_path}"], workdir, tmp_path)
     with pytest.raises(ValueError, match="'tiny'"):
-        run.evaluate(quiz, [model, model.replace("gguf:", "hf:").removesuffix(".gguf")], workdir, tmp_path)
+        runner.evaluate(quiz, [model, model.replace("gguf:", "hf:").removesuffix(".gguf")], workdir, tmp_path)
     quiz.limit = -1
     with pytest.raises(ValueError, match="config.limit=-1: must be 0"):
-        run.evaluate(quiz, [model], workdir, tmp_path)
+        runner.evaluate(quiz, [model], workdir, tmp_path)
     quiz.limit = 0
     quiz.name = "one"
     with pytest.raises(ValueError, match="config.name names one"):
-        run.evaluate(quiz, [model, "hf:x"], workdir, tmp_path)
+        runner.evaluate(quiz, [model, "hf:x"], workdir, tmp_path)
     quiz.role = "pupil"
     with pytest.raises(ValueError, match="config.role='pupil'"):
-        run.evaluate(quiz, [model], workdir, tmp_path)
+        runner.evaluate(quiz, [model], workdir, tmp_path)
     quiz.task = "mmul"
     with pytest.raises(ValueError, match="config.task='mmul'"):
-        run.evaluate(quiz, [model], workdir, tmp_path)
+        runner.evaluate(quiz, [model], workdir, tmp_path)
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def two_models(model, tmp_path):
 def test_a_batch_loads_each_model_once_and_keeps_what_is_done(batch, two_models, tmp_path, scripted, with_engine):
     batch.tasks.nq.limit = 2
     engine = with_engine(scripted(likes={"right": -1.0}, writes={"nq": "yes\n"}))
-    results = run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    results = runner.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
     keys = [(task, name) for task in ("nq", "nq_zero_shot", "facts") for name in ("tiny", "tiny2")]
     assert [(result["task"], result["model"]) for result in results] == keys
     assert [result["n"] for result in results] == [2, 2, 3, 3, 4, 4]
@@ -177,20 +179,20 @@ def test_a_batch_loads_each_model_once_and_keeps_what_is_done(batch, two_models,
     shutil.copy(tmp_path / "tiny.gguf", tmp_path / "tiny10.gguf")
     batch.tasks.facts.limit = 1
     engine.asked.clear()
-    results = run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    results = runner.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
     assert [result["model"] for result in results][:3] == ["tiny", "tiny2", "tiny10"]
     assert len(engine.asked) == 2 * 2 + (2 + 3 + 2)
     with_engine.loaded.clear()
-    assert run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path) == results
+    assert runner.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path) == results
     assert with_engine.loaded == []
 
 
 def test_a_batch_and_a_single_task_share_their_results(batch, quiz, model, tmp_path, scripted, with_engine):
     engine = with_engine(scripted())
     quiz.data = batch.tasks.facts.data
-    [single] = run.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
+    [single] = runner.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
     engine.asked.clear()
-    results = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+    results = runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
     assert results[-1] == single and len(engine.asked) == 3 + 3
 
 
@@ -200,7 +202,7 @@ def test_shared_keys_hold_for_all_and_a_tasks_own_for_it(batch, model, tmp_path,
     batch.limit = 2
     batch.tasks.nq.limit = 1
     batch.role = "student"
-    results = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+    results = runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
     assert [(result["task"], result["n"]) for result in results] == [("nq", 1), ("nq_zero_shot", 2), ("facts", 2)]
     assert [result["settings"]["template"] for result in results] == ["lineage", "model", "model"]
     assert {result["role"] for result in results} == {"student"}
@@ -211,19 +213,19 @@ def test_shared_keys_hold_for_all_and_a_tasks_own_for_it(batch, model, tmp_path,
 def test_a_killed_batch_goes_on_at_the_item(batch, two_models, tmp_path, scripted, with_engine):
     scripts = {"likes": {"right": -1.0}, "writes": {"nq": "yes\n"}}
     whole = with_engine(scripted(**scripts))
-    expected = run.evaluate(batch, two_models, str(tmp_path / "whole"), tmp_path)
+    expected = runner.evaluate(batch, two_models, str(tmp_path / "whole"), tmp_path)
     for dies_after in range(1, len(whole.asked), 4):
         workdir = str(tmp_path / f"run{dies_after}")
         first = with_engine(scripted(**scripts, dies_after=dies_after))
         with pytest.raises(RuntimeError, match="killed"):
-            run.evaluate(batch, two_models, workdir, tmp_path)
+            runner.evaluate(batch, two_models, workdir, tmp_path)
         second = with_engine(scripted(**scripts))
-        results = run.evaluate(batch, two_models, workdir, tmp_path)
+        results = runner.evaluate(batch, two_models, workdir, tmp_path)
         # at most one choice of the question that the kill cut in two is scored again
         assert len(first.asked) + len(second.asked) - len(whole.asked) in (0, 1)
         metrics = [(result["task"], result["model"], result["metrics"], result["tokens"]) for result in results]
         assert metrics == [(r["task"], r["model"], r["metrics"], r["tokens"]) for r in expected]
-        assert run.compare(results, workdir) == run.compare(expected, str(tmp_path / "whole"))
+        assert runner.compare(results, workdir) == runner.compare(expected, str(tmp_path / "whole"))
 
 
 def test_contamination_is_told_of_kept_results_too(batch, model, tmp_path, scripted, with_engine):
@@ -234,8 +236,8 @@ def test_contamination_is_told_of_kept_results_too(batch, model, tmp_path, scrip
     (tmp_path / "train.jsonl").write_text(json.dumps(dialogue) + "\n", encoding="utf-8")
     batch.only = "nq"
     with_engine(scripted(writes={"farmers": "yes"}))
-    [plain] = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
-    [told] = run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path, str(tmp_path / "train.jsonl"))
+    [plain] = runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+    [told] = runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path, str(tmp_path / "train.jsonl"))
     assert len(with_engine.loaded) == 1 and told["metrics"] == plain["metrics"]
     lines = [line.split() for line in table([told]).splitlines()[1:]]
     values = {" ".join(line[2:-7]): line[-7] for line in lines if line[2] == "exact_match"}
@@ -249,17 +251,17 @@ def test_style_of_a_batch_is_of_each_models_own_answers(batch, two_models, tmp_p
     batch.only = "style"
     batch.tasks.style.reference = str(tmp_path / "teacher.jsonl")
     with pytest.raises(FileNotFoundError, match="tiny/answers.jsonl: no such file; style needs the task answers"):
-        run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+        runner.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
     batch.only = "answers,style"
     batch.tasks.answers.prompts = str(tmp_path / "p.txt")
     with_engine(scripted(writes={"one": "- 1"}))
-    results = run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+    results = runner.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
     assert [(result["task"], result["model"]) for result in results][2:] == [("style", "tiny"), ("style", "tiny2")]
     assert results[2]["metrics"]["list_match"]["value"] == 0.5
     assert (tmp_path / "run/eval/tiny2/style.json").exists()
     batch.tasks.style.answers = "x.jsonl"
     with pytest.raises(ValueError, match="config.tasks.style.answers: a batch compares each model's own"):
-        run.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
+        runner.evaluate(batch, two_models, str(tmp_path / "run"), tmp_path)
 
 
 def test_everything_is_checked_before_a_model_is_loaded(batch, model, tmp_path, with_engine, scripted):
@@ -267,7 +269,7 @@ def test_everything_is_checked_before_a_model_is_loaded(batch, model, tmp_path, 
         config = copy.deepcopy(batch)
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
         with pytest.raises(error, match=match):
-            run.evaluate(config, models, str(tmp_path / "run"), tmp_path, trained_on)
+            runner.evaluate(config, models, str(tmp_path / "run"), tmp_path, trained_on)
 
     with_engine(scripted())
     refused(
@@ -290,9 +292,9 @@ def test_everything_is_checked_before_a_model_is_loaded(batch, model, tmp_path, 
 
 def test_a_model_without_a_template_is_refused_before_its_first_task(batch, model, tmp_path, monkeypatch):
     batch.tasks.nq_zero_shot.chat = True
-    monkeypatch.setattr(run, "load_model", lambda source, mesh: SimpleNamespace(template=None))
+    monkeypatch.setattr(runner, "load_model", lambda source, mesh: SimpleNamespace(template=None))
     with pytest.raises(ValueError, match="tiny.gguf: has no chat template, and nq needs one"):
-        run.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
+        runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
 
 
 @pytest.mark.slow
@@ -306,7 +308,7 @@ def test_a_model_without_a_template_is_refused_before_its_first_task(batch, mode
 def test_the_oracle(name, overrides, oracle, n, lent, smollm2_gguf, config_of, tmp_path):
     """Log-likelihoods of the reference harness, of every question that it was asked, on the live engine."""
     overrides = {key: str(lent(value)) if key.startswith("data") else value for key, value in overrides.items()}
-    run.evaluate(config_of(name, name="m", **overrides), [f"gguf:{smollm2_gguf}"], str(tmp_path), tmp_path)
+    runner.evaluate(config_of(name, name="m", **overrides), [f"gguf:{smollm2_gguf}"], str(tmp_path), tmp_path)
     expected = [json.loads(line) for line in open(lent(f"oracle_smollm2/{oracle}"), encoding="utf-8")]
     samples = [json.loads(line) for line in open(tmp_path / f"eval/m/{name}.samples.jsonl", encoding="utf-8")]
     assert len(samples) == len(expected) == n

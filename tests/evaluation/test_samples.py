@@ -2,11 +2,11 @@ import jax
 import pytest
 from absl import logging
 
-from imitation_jax.data import rows
+from imitation_jax.core import json_rows
 from imitation_jax.evaluation.samples import make_sampler
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel
-from imitation_jax.tokenizers.chat import ChatTemplate
+from imitation_jax.tokenizers.chat_template import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training.config import get_config
 
@@ -33,7 +33,7 @@ def sampler(tmp_path):
     def make(*questions):
         path = tmp_path / "dialogues.jsonl"
         talks = [[{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}] for text in questions]
-        path.write_text("".join(rows.line({"id": str(k), "messages": talk}) for k, talk in enumerate(talks)))
+        path.write_text("".join(json_rows.line({"id": str(k), "messages": talk}) for k, talk in enumerate(talks)))
         config = get_config()
         config.data.path = str(path)
         config.evaluate.samples = 3

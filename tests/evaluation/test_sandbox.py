@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imitation_jax.evaluation import sandbox
-from imitation_jax.evaluation.sandbox import KINDS, PASSED, TIMED_OUT, Limits, Sandbox
+from imitation_jax.sandbox import sandbox
+from imitation_jax.sandbox.sandbox import KINDS, PASSED, TIMED_OUT, Limits, Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = Limits(cpu_seconds=1, wall_seconds=2.5, memory_bytes=256 << 20)

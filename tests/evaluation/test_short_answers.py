@@ -1,7 +1,8 @@
 import pytest
 
-from imitation_jax.evaluation import natural_questions, short_answers, trivia_qa
+from imitation_jax.evaluation import short_answers
 from imitation_jax.evaluation.short_answers import exact_match, f1, squad
+from imitation_jax.evaluation.tasks import natural_questions, trivia_qa
 
 
 def test_normalisation_is_squads():

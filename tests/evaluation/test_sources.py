@@ -2,7 +2,7 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 
-from imitation_jax.evaluation.sources import named_sources
+from imitation_jax.evaluation.model_sources import named_sources
 from imitation_jax.models import checkpoint, llama
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 

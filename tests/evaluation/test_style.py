@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import style
+from imitation_jax.evaluation.tasks import style
 
 # shared/data's known facts: share of answers with a list on alpaca_eval's 805 prompts
 LIST_SHARES = {"gpt-3.5-turbo-0301": 0.371, "vicuna-13b": 0.388, "alpaca-7b": 0.092, "text_davinci_003": 0.128}

@@ -4,8 +4,8 @@ import random
 import pytest
 
 from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.result_tables import paired_table, table
 from imitation_jax.evaluation.results import samples_path, write_lines
-from imitation_jax.evaluation.tables import paired_table, table
 
 
 @pytest.fixture

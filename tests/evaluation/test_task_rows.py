@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from imitation_jax.evaluation import rows
+from imitation_jax.evaluation import benchmark_rows
 
 
 def test_a_csv_file_gives_dicts_of_texts(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufefftext,label\r\n"two\nlines, and a ""quote""",1\r\n\r\né,\r\n'.encode())
     wanted = [{"text": 'two\nlines, and a "quote"', "label": "1"}, {"text": "é", "label": ""}]
-    assert rows.read_rows(str(path)) == [(f"{path}:3", wanted[0]), (f"{path}:5", wanted[1])]
+    assert benchmark_rows.read_rows(str(path)) == [(f"{path}:3", wanted[0]), (f"{path}:5", wanted[1])]
     zipped = tmp_path / "t.csv.gz"
     zipped.write_bytes(gzip.compress(path.read_bytes()))
-    assert [row for _, row in rows.read_rows(str(zipped))] == wanted
+    assert [row for _, row in benchmark_rows.read_rows(str(zipped))] == wanted
 
 
 @pytest.mark.parametrize(
@@ -35,25 +35,25 @@ def test_a_csv_file_gives_dicts_of_texts(tmp_path):
 def test_a_damaged_csv_file_is_named(tmp_path, content, message):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        rows.read_rows(str(tmp_path / "t.csv"))
+        benchmark_rows.read_rows(str(tmp_path / "t.csv"))
     assert "\n" not in str(error.value)
 
 
 def test_a_zipped_csv_file_cut_off_is_named(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n" * 1000)[:-20])
     with pytest.raises(ValueError, match="t.csv.gz: cut off"):
-        rows.read_rows(str(tmp_path / "t.csv.gz"))
+        benchmark_rows.read_rows(str(tmp_path / "t.csv.gz"))
 
 
 def test_what_is_read_is_recorded(tmp_path):
     files = {"a.jsonl": b'{"x": 1}\n', "b.csv": b"x\n1\n", "c.txt": b"x\n", "d.json": b'[{"x": 1}]'}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with rows.recording() as data:
+    with benchmark_rows.recording() as data:
         for name in ("a.jsonl", "b.csv", "d.json"):
-            assert len(rows.read_rows(str(tmp_path / name))) == 1
-        rows.read_lines(str(tmp_path / "c.txt"))
-    rows.read_rows(str(tmp_path / "a.jsonl"))
+            assert len(benchmark_rows.read_rows(str(tmp_path / name))) == 1
+        benchmark_rows.read_lines(str(tmp_path / "c.txt"))
+    benchmark_rows.read_rows(str(tmp_path / "a.jsonl"))
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert data == {str(tmp_path / name): {"sha256": sums[name], "bytes": len(files[name])} for name in files}
 
@@ -96,8 +96,8 @@ def prepared(tmp_path_factory):
 
 def test_a_tfds_dataset_gives_the_rows_that_json_would(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    with rows.recording() as data:
-        found = rows.read_rows("tfds:quiz/easy:test")
+    with benchmark_rows.recording() as data:
+        found = benchmark_rows.read_rows("tfds:quiz/easy:test")
     assert [where for where, _ in found] == [f"tfds:quiz/easy:test[{i}]" for i in range(3)]
     choices = {"text": ["x", "y"], "label": ["A", "B"]}
     wanted = {"question": "é1", "choices": choices, "answerKey": "B", "label": 1, "two": "1", "endings": ["m", "n"]}
@@ -109,22 +109,22 @@ def test_a_tfds_dataset_gives_the_rows_that_json_would(prepared, monkeypatch):
 
 
 def test_where_a_tfds_dataset_can_lie(prepared, tmp_path, monkeypatch, bucket):
-    wanted = [row for _, row in rows.read_rows(f"tfds:{prepared}/quiz/hard/1.10.0:train")]
+    wanted = [row for _, row in benchmark_rows.read_rows(f"tfds:{prepared}/quiz/hard/1.10.0:train")]
     assert len(wanted) == 5
-    assert [row for _, row in rows.read_rows(f"tfds:{prepared}/quiz/hard:train[1:3]")] == wanted[1:3]
+    assert [row for _, row in benchmark_rows.read_rows(f"tfds:{prepared}/quiz/hard:train[1:3]")] == wanted[1:3]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     bucket.put(str(prepared / "quiz" / "hard"), "gs://bucket/hard", recursive=True)
-    assert [row for _, row in rows.read_rows("tfds:gs://bucket/hard:train")] == wanted
+    assert [row for _, row in benchmark_rows.read_rows("tfds:gs://bucket/hard:train")] == wanted
     assert not list(tmp_path.iterdir())
     (tmp_path / "t.csv").write_text("a\n1\n")
     bucket.put(str(tmp_path / "t.csv"), "gs://bucket/t.csv")
-    assert rows.read_rows("gs://bucket/t.csv") == [("gs://bucket/t.csv:2", {"a": "1"})]
+    assert benchmark_rows.read_rows("gs://bucket/t.csv") == [("gs://bucket/t.csv:2", {"a": "1"})]
 
 
 def test_a_dataset_that_is_not_there_is_one_clear_line(prepared, monkeypatch):
     def refused(spec, message, kind=ValueError):
         with pytest.raises(kind, match=message) as error:
-            rows.read_rows(spec)
+            benchmark_rows.read_rows(spec)
         assert "\n" not in str(error.value)
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import tldr
+from imitation_jax.evaluation.tasks import tldr
 
 PASSAGE = "The cat sat on the mat. It was a warm day."
 

@@ -7,7 +7,8 @@ from api_server import Server, perspective
 from test_toxicity_scorer import CONFIG, sentences
 
 from imitation_jax.clients.perspective import Toxicity
-from imitation_jax.evaluation import run, toxicity, toxicity_scorer
+from imitation_jax.evaluation import runner, toxicity_scorer
+from imitation_jax.evaluation.tasks import toxicity
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +141,12 @@ def test_a_killed_evaluation_asks_the_api_nothing_twice(prompts, api, config_of,
     config = config_of("toxicity", data=prompts, samples=4, **api.keys)
     (tmp_path / "tiny.gguf").write_bytes(b"stands for weights")
     writes = {"The river": " flows 20", "You old": " friend 80", "No score": " here 5"}
-    monkeypatch.setattr(run, "load_model", lambda source, mesh: SimpleNamespace(template=True))
+    monkeypatch.setattr(runner, "load_model", lambda source, mesh: SimpleNamespace(template=True))
 
     def evaluate(**table):
         engine = scripted(writes=writes, **table)
-        monkeypatch.setattr(run, "_engine", lambda config, model: engine)
-        return run.evaluate(config, [f"gguf:{tmp_path / 'tiny.gguf'}"], str(tmp_path / "run"), tmp_path), engine
+        monkeypatch.setattr(runner, "_engine", lambda config, model: engine)
+        return runner.evaluate(config, [f"gguf:{tmp_path / 'tiny.gguf'}"], str(tmp_path / "run"), tmp_path), engine
 
     with pytest.raises(RuntimeError, match="killed"):
         evaluate(dies_after=6)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation import trivia_qa
+from imitation_jax.evaluation.tasks import trivia_qa
 
 
 def row(question, value, *aliases):

@@ -10,7 +10,7 @@ from imitation_jax.inference.engine import Engine
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
 CONFIG = llama.LlamaConfig(300, 64, 172, 3, 8, 4, 8, 128)

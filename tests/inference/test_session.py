@@ -5,7 +5,7 @@ import pytest
 
 from imitation_jax.inference import generate
 from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
-from imitation_jax.inference.writer import Writer
+from imitation_jax.inference.sequence import Writer
 
 NO_STOP = frozenset()
 check, decode = generate.check, generate.decode

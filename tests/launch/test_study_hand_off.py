@@ -13,10 +13,10 @@ import pytest
 from loopback_slurm import wait_for
 
 from imitation_jax.studies import config as studies
-from imitation_jax.studies import handing, running
+from imitation_jax.studies import launchers, local_runner
 from imitation_jax.studies.cells import ROOT, layout
+from imitation_jax.studies.jobs import Unit
 from imitation_jax.studies.state import State
-from imitation_jax.studies.units import Unit
 
 # A study in a process of its own, which can be killed.
 PROGRAM = """
@@ -24,15 +24,15 @@ import pickle, sys
 from pathlib import Path
 from imitation_jax.studies import handing, running
 state, here = pickle.loads(sys.stdin.buffer.read())
-with running.alone(here) as lock:
-    handing.run(state, list(state.units.values()), here, lock, lambda name: None, "tpu")
+with local_runner.alone(here) as lock:
+    launchers.run(state, list(state.units.values()), here, lock, lambda name: None, "tpu")
 """
 
 
 @pytest.fixture
 def make_state(tmp_path, monkeypatch):
     """`make_state({"name": script})` is a study of two cells, which these scripts do; "DONE" in one is its result."""
-    monkeypatch.setattr(handing, "POLL_SECONDS", 0.3)
+    monkeypatch.setattr(launchers, "POLL_SECONDS", 0.3)
 
     def make(scripts: dict[str, str], **keys: str) -> State:
         config = studies.get_config("small study")
@@ -56,8 +56,8 @@ def make_state(tmp_path, monkeypatch):
 
 
 def hand_over(state: State, here: Path, launcher: str) -> None:
-    with running.alone(here) as lock:
-        handing.run(state, list(state.units.values()), here, lock, lambda name: None, launcher)
+    with local_runner.alone(here) as lock:
+        launchers.run(state, list(state.units.values()), here, lock, lambda name: None, launcher)
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_a_killed_study_finds_its_array_again(in_slurm, make_state, tmp_path):
     here, starts = tmp_path / "study", tmp_path / "starts"
     script = f"echo start >>{starts}; until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
-    with running.alone(here):
-        handing._submit(state, list(state.units.values()), here)  # and then it is killed
+    with local_runner.alone(here):
+        launchers._submit(state, list(state.units.values()), here)  # and then it is killed
     (tmp_path / "go").touch()
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
     hand_over(state, here, "slurm")
@@ -133,7 +133,7 @@ def told_slurm(tmp_path, monkeypatch):
 @pytest.fixture
 def warnings(monkeypatch):
     said = []
-    monkeypatch.setattr(handing.logging, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(launchers.logging, "warning", lambda text, *values: said.append(text % values))
     return said
 
 
@@ -162,8 +162,8 @@ def test_a_kill_before_sbatch_has_answered_loses_no_array(told_slurm, make_state
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(handing, "_slurm", killed)
-        handing._submit(state, list(state.units.values()), tmp_path / "study")
+        patch.setattr(launchers, "_slurm", killed)
+        launchers._submit(state, list(state.units.values()), tmp_path / "study")
     submitted = told_slurm("echo 7; echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
     assert all(map(state.done, state.units)) and not submitted.exists()
@@ -205,7 +205,7 @@ def test_each_cell_has_a_slice_of_its_own_and_gives_it_back(cloud, make_state, t
     assert state.done(good), logs
     assert list(state.failed) == [bad] and state.failed[bad].startswith("exit 1; see "), logs
     created = asked_of(cloud, "create")
-    assert {handing.slice_name(state.layout.workdir, name) for name in state.units} == {line[4] for line in created}
+    assert {launchers.slice_name(state.layout.workdir, name) for name in state.units} == {line[4] for line in created}
     assert all("--spot" in line for line in created)
     assert {path.stem for path in cloud.folder.glob("*.json")} == {"host_environment"}  # all given back
 
@@ -238,7 +238,7 @@ def is_free(path: Path) -> bool:
 def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, make_state, tmp_path):
     here, script = tmp_path / "study", f"until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script})
-    names = [handing.slice_name(state.layout.workdir, name) for name in state.units]
+    names = [launchers.slice_name(state.layout.workdir, name) for name in state.units]
     notes = [Path(cloud.env["IMITATION_CACHE"]) / "tpu" / f"{name}.run" for name in names]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     study = subprocess.Popen(
@@ -270,7 +270,7 @@ def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, ma
 def test_names_of_slices(papers_grid):
     found = layout(papers_grid, "w", 1)
     names = [*found.bases, *(cell.name for cell in found.cells)]
-    slices = [handing.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
+    slices = [launchers.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
     assert len(names) >= 39 and len(set(slices)) == len(slices)
     assert all(re.fullmatch("[a-z]([a-z0-9-]*[a-z0-9])?", name) and len(name) <= 40 for name in slices)
 
@@ -282,20 +282,20 @@ def test_a_model_that_slices_cannot_load_is_refused(make_state, model):
     state = make_state({"one": "", "two": ""})
     state.layout.config.bases.tiny.model = model
     with pytest.raises(ValueError, match=re.escape(f"--launcher=tpu: config.bases.tiny.model={model} must be")):
-        handing.refuse_local(state.layout)
+        launchers.refuse_local(state.layout)
 
 
 def test_public_data_that_slices_cannot_see_is_refused(make_state):
     state = make_state({"one": "", "two": ""})
-    handing.refuse_local(state.layout)
+    launchers.refuse_local(state.layout)
     state.layout.config.public = "gs://bucket/public"
-    handing.refuse_local(state.layout)
+    launchers.refuse_local(state.layout)
     state.layout.evaluations["facts"]["data"] = "/data/quiz.jsonl"
     with pytest.raises(ValueError, match="--launcher=tpu: /data/quiz.jsonl is on this machine alone"):
-        handing.refuse_local(state.layout)
+        launchers.refuse_local(state.layout)
     state.layout.config.public = "/data"
     with pytest.raises(ValueError, match="--launcher=tpu: config.public=/data must be in a bucket"):
-        handing.refuse_local(state.layout)
+        launchers.refuse_local(state.layout)
 
 
 def test_a_base_without_a_slice_is_told_before_any_is_asked_for(cloud, make_state, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from imitation_jax.evaluation import run
+from imitation_jax.evaluation import runner
 from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
 from imitation_jax.models.load import identify, load_model, save_model
 from imitation_jax.tokenizers.tokenizer import Tokenizer
@@ -70,9 +70,9 @@ def test_asking_in_chat_needs_a_template(task, chat, hf_folder, refused):
     config = runpy.run_path(str(CONFIGS / f"{task}.py"))["get_config"]()
     config.update(chat | {"mesh": "data=8"})
     with refused(ValueError, source, "no chat template", "--config.template=lineage", ".jinja"):
-        run._Engines(source, [config])(config)
+        runner._Engines(source, [config])(config)
     config.template = "lineage"
-    assert run._Engines(source, [config])(config).template.apart
+    assert runner._Engines(source, [config])(config).template.apart
 
 
 def test_a_run_needs_a_template(hf_folder, tmp_path, one_device, refused):

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from imitation_jax.parallel.global_batch import global_batch, share_of_rows
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.rows import global_batch, share_of_rows
 
 
 def mesh_of(processes, **sizes):

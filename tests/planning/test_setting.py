@@ -8,7 +8,7 @@ import pytest
 from imitation_jax.evaluation.config import of_model
 from imitation_jax.planning import programs
 from imitation_jax.planning.length import run_length
-from imitation_jax.planning.setting import make_setting
+from imitation_jax.planning.target import make_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from test_commands import one_line
 
-from imitation_jax.preference import annotations, judging
+from imitation_jax.preference import annotations, llm_judge
 
 PUBLISHED = {
     # win rate in percent as AlpacaEval's leaderboard has it; at equal length by AlpacaEval's own fit without penalty
@@ -17,7 +17,7 @@ PUBLISHED = {
 def test_gpt4s_real_verdicts_give_the_published_win_rates(lent, name):
     verdicts = str(lent(f"alpaca_eval/annotations_gpt4/{name}.jsonl"))
     files = [str(lent(f"alpaca_eval/model_outputs/{model}.json")) for model in (name, "text_davinci_003")]
-    found = judging.percentages(judging.from_verdicts(verdicts, *files))
+    found = llm_judge.percentages(llm_judge.from_verdicts(verdicts, *files))
     rate, at_equal_length, n = PUBLISHED[name]
     assert round(found["win_rate"], 2) == rate and found["n"] == n
     assert round(found["win_rate_length_controlled"], 4) == at_equal_length
@@ -29,7 +29,7 @@ def test_gpt4s_real_verdicts_give_the_published_win_rates(lent, name):
 def test_vicunas_reviews_have_a_vote_each(lent):
     path = lent("vicuna_eval_2023/review/vicuna-13b_20230322-clean-lang/review_gpt35_vicuna-13b.jsonl")
     files = [str(lent(f"vicuna_eval_2023/answer/answer_{name}.jsonl")) for name in ("vicuna-13b", "gpt35")]
-    result = judging.from_verdicts(str(path), *files)
+    result = llm_judge.from_verdicts(str(path), *files)
     scores = [json.loads(line)["score"] for line in path.read_text().splitlines()]
     wins, ties = sum(a > b for b, a in scores), sum(a == b for b, a in scores)
     assert result["metrics"]["win_rate"]["value"] == pytest.approx((wins + ties / 2) / 80)
@@ -77,10 +77,10 @@ def test_bad_verdicts_are_named(tmp_path, row, message):
 def test_verdicts_without_a_vote_leave_the_result_that_is_there(tmp_path):
     row = {"instruction": "q", "generator_1": "b", "generator_2": "a"}
     good, bad = (write(tmp_path / f"{value}.jsonl", [row | {"preference": value}]) for value in (2, None))
-    judging.from_verdicts(good, workdir=str(tmp_path))
+    llm_judge.from_verdicts(good, workdir=str(tmp_path))
     files = {path: path.read_bytes() for path in (tmp_path / "eval/a").iterdir()}
     with pytest.raises(ValueError, match="no vote in all of a's answers"):
-        judging.from_verdicts(bad, workdir=str(tmp_path))
+        llm_judge.from_verdicts(bad, workdir=str(tmp_path))
     assert len(files) == 2 and files == {path: path.read_bytes() for path in (tmp_path / "eval/a").iterdir()}
 
 

@@ -15,7 +15,7 @@ from test_commands import one_line
 
 from imitation_jax.clients.limits import BudgetSpentError
 from imitation_jax.evaluation.results import digest
-from imitation_jax.preference import judging
+from imitation_jax.preference import llm_judge
 
 GET_CONFIG = runpy.run_path("configs/judge.py")["get_config"]
 MODEL, KEY = "the-judge", "sk-judge-0123456789"
@@ -88,14 +88,14 @@ def run(server, files, monkeypatch, tmp_path):
     """`run(ours, theirs)` is what the command would print with --json; `variant` and further keys are the config's."""
     monkeypatch.setenv("JUDGE_KEY", KEY)
 
-    def judge(ours, theirs, variant="", function=judging.judge, **keys):
+    def judge(ours, theirs, variant="", function=llm_judge.judge, **keys):
         config = GET_CONFIG(variant)
         config.update({"url": server.url, "model": MODEL, "key": "JUDGE_KEY", "first_wait": 0.01, "tries": 2})
         config.update({"cache": str(tmp_path / "replies.sqlite"), **keys})
         paths = files(ours, theirs)
-        workdir = [] if function is judging.plan else [str(tmp_path / "run")]
+        workdir = [] if function is llm_judge.plan else [str(tmp_path / "run")]
         found = function(config, paths[0], "" if variant == "tone" else paths[1], *workdir)
-        return found if isinstance(found, str) else judging.percentages(found)
+        return found if isinstance(found, str) else llm_judge.percentages(found)
 
     return judge
 
@@ -131,10 +131,10 @@ def test_two_answer_files_are_compared_in_both_orders(command, server, flags, ru
 
     assert run(OURS, THEIRS) == found and len(server.asked) == 8  # nothing is asked twice
     rows = samples(tmp_path)
-    counted = judging.from_verdicts(
+    counted = llm_judge.from_verdicts(
         str(tmp_path / "run/eval/student/judge.samples.jsonl"), workdir=str(tmp_path / "run")
     )
-    assert judging.percentages(counted) == found and samples(tmp_path) == rows
+    assert llm_judge.percentages(counted) == found and samples(tmp_path) == rows
     assert counted["settings"].items() >= (filed["settings"] | {"data_digest": digest(rows)}).items()
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or KEY.encode() not in file.read_bytes()
@@ -263,7 +263,7 @@ def test_killed_it_goes_on_and_asks_nothing_twice(command, server, flags, run, t
 def test_a_budget_is_not_passed_and_a_larger_one_goes_on(server, run, monkeypatch, tmp_path):
     server.replies = [lambda body: (200, completion(fair(body)), {}, 0)]
     keys = {"price": {"prompt": 10, "completion": 10}, "parameters": {"max_tokens": 100}, "concurrency": 1}
-    text = run(OURS, THEIRS, function=judging.plan, **keys)
+    text = run(OURS, THEIRS, function=llm_judge.plan, **keys)
     assert "4 items, 8 questions, 8 to ask" in text and not server.asked
     # A question costs 0.11 cents, and might cost more than one.
     with pytest.raises(BudgetSpentError, match="budget of .0.0150 is spent"):
@@ -365,4 +365,4 @@ def test_files_without_a_prompt_in_common_are_named(files, tmp_path):
     other.write_text(json.dumps({"id": "x", "instruction": "Another question?", "output": "b"}) + "\n")
     config = GET_CONFIG()
     with pytest.raises(ValueError, match="student.jsonl and .*other.jsonl share no prompt"):
-        judging.Comparison(config, ours, str(other))
+        llm_judge.Comparison(config, ours, str(other))

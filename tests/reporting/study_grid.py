@@ -7,7 +7,7 @@ from etils import epath
 
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import write_lines, write_result
-from imitation_jax.evaluation.style import compare
+from imitation_jax.evaluation.tasks.style import compare
 
 TEACHER = "There are ways to do this:\n\n- begin early\n- ask for help\n- check the answer\n\nOverall, patience helps."
 

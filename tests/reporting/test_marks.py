@@ -3,7 +3,7 @@ import re
 import pytest
 from markupsafe import Markup
 
-from imitation_jax.reporting.marks import features, marked
+from imitation_jax.reporting.highlight import features, marked
 
 LIST = "Try this:\n\n- begin <early>\n2) ask & wait\n\n\n Overall, be patient."
 

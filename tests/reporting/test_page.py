@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from etils import epath
 
-from imitation_jax.evaluation import run, statistics
+from imitation_jax.evaluation import runner, statistics
 from imitation_jax.evaluation.results import write_lines, write_result
 from imitation_jax.reporting.page import write_report
 
@@ -48,7 +48,7 @@ def workdir(tmp_path, style_config):
         answers[name] = tmp_path / f"{name}.jsonl"
         write_lines(epath.Path(answers[name]), rows)
     for name in outputs:
-        run.evaluate(style_config(answers[name], answers["teacher"], name), [], str(tmp_path), tmp_path)
+        runner.evaluate(style_config(answers[name], answers["teacher"], name), [], str(tmp_path), tmp_path)
     for name, hits in (("base", 30), ("student", 29)):
         correct = [k < hits for k in range(60)]
         result = {

@@ -5,7 +5,7 @@ import runpy
 import pytest
 from etils import epath
 
-from imitation_jax.evaluation import run, statistics
+from imitation_jax.evaluation import runner, statistics
 from imitation_jax.reporting import findings
 from imitation_jax.reporting.page import write_report
 
@@ -21,7 +21,7 @@ def workdir(lent, tmp_path_factory):
         config = runpy.run_path("configs/eval/style.py")["get_config"]()
         config.answers, config.reference = str(folder / f"{name}.json"), str(folder / "gpt-3.5-turbo-0301.json")
         config.role = "teacher" if name == CEILING else "student"
-        run.evaluate(config, [], str(root), root)
+        runner.evaluate(config, [], str(root), root)
     return root
 
 

@@ -4,9 +4,9 @@ import pytest
 from etils import epath
 from study_grid import grid
 
-from imitation_jax.reporting import findings, limits, tables, trends
+from imitation_jax.reporting import caveats, findings, report_tables, trends
 from imitation_jax.reporting.findings import ROWS
-from imitation_jax.reporting.study import pooled, read_study, short
+from imitation_jax.reporting.study_layout import pooled, read_study, short
 
 NQ = next(row for row in ROWS if (row.task, row.metric) == ("nq", "exact_match"))
 TASKS = ("style", "mmlu", "nq")
@@ -101,7 +101,7 @@ def test_seeds_are_one_point_with_their_own_error(tmp_path):
 def test_table_1_takes_the_largest_budget(tmp_path):
     grid(tmp_path, local=("quiz",), budgets=(300_000, 20_000_000), tasks=("nq",))
     study, models = read(tmp_path)
-    (table,) = tables.table_1(study, models)
+    (table,) = report_tables.table_1(study, models)
     assert table.columns == ("base", "chat", "quiz")
     label, (base, chat, _) = table.rows[0]
     assert label == "Small 1B" and base.text == NQ.show(models["small"].cell(NQ)["value"])
@@ -116,7 +116,7 @@ def test_what_is_not_supported_is_said(tmp_path):
     told["data"].append({"name": "quiz", "label": "Quiz", "kind": "local", "task": "nq,nq_zero_shot"})
     (tmp_path / "study.json").write_text(json.dumps(told))
     study, models = read(tmp_path)
-    said = " ".join(limits.limits(study, list(models.values())))
+    said = " ".join(caveats.limits(study, list(models.values())))
     assert "2 of 4 cells ended within the learning rate's warm-up (small-chat-300000-paper-0, large-chat" in said
     assert "It has been tuned before." in said and "question pairs teach a student that short form too" in said
     assert "No point of the grid has more than one seed" in said

@@ -13,6 +13,7 @@ import openai
 import pytest
 import uvicorn
 
+from imitation_jax.core.web import http_server
 from imitation_jax.inference.engine import Engine, GenerateRequest
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
@@ -20,9 +21,8 @@ from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.serving.app import Limits, make_app
 from imitation_jax.serving.model import ServedModel
 from imitation_jax.serving.scheduler import Scheduler, Wish
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
-from imitation_jax.web import http_server
 
 CONFIG = llama.LlamaConfig(512, 64, 172, 3, 8, 4, 8, 512)
 ROWS, SLOTS = 8, 256  # of all that is computed here, since programs take longer to compile than to run

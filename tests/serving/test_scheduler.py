@@ -5,8 +5,8 @@ import jax
 import pytest
 
 from imitation_jax.inference.engine import Engine, ScoreRequest
+from imitation_jax.inference.sequence import GenerateRequest
 from imitation_jax.inference.session import Session
-from imitation_jax.inference.writer import GenerateRequest
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.serving.scheduler import FullError, News, Scheduler, Wish
 

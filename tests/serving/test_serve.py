@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from test_commands import one_line
 
-from imitation_jax import web
+from imitation_jax.core import web
 from imitation_jax.serving import server
 
 SETTINGS = server.Settings("127.0.0.1", 0, "model", "float32", "fsdp=-1", 0.0, 2, 256, 16, 2**16, 60.0)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from imitation_jax.studies import running
+from imitation_jax.studies import local_runner
 from imitation_jax.studies.cells import layout
+from imitation_jax.studies.jobs import Unit
 from imitation_jax.studies.state import State
-from imitation_jax.studies.units import Unit
 
 # A study whose only command notes its start, and on SIGTERM takes a second to end, as one that checkpoints.
 SLOW = "trap 'sleep 1; echo ended >>NOTES; exit 75' TERM; echo started >>NOTES; while true; do sleep 0.1; done"
@@ -21,10 +21,10 @@ import sys
 from pathlib import Path
 from imitation_jax.studies import running
 here, shell = Path(sys.argv[1]), sys.argv[2]
-with running.alone(here) as lock:
+with local_runner.alone(here) as lock:
     print("alone", flush=True)
     if shell:
-        running.start(["bash", "-c", shell], sys.stdout, lock).wait()
+        local_runner.start(["bash", "-c", shell], sys.stdout, lock).wait()
 """
 
 
@@ -46,8 +46,8 @@ def state(make_config, tmp_path):
 
 def run(state: State, here: Path) -> list[str]:
     shown = []
-    with running.alone(here) as lock:
-        running.run(state, list(state.units.values()), here, lock, shown.append)
+    with local_runner.alone(here) as lock:
+        local_runner.run(state, list(state.units.values()), here, lock, shown.append)
     return shown
 
 
@@ -90,8 +90,8 @@ def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
         if notes.exists() and not signalled:
             signalled.append(os.kill(me, signal.SIGTERM))
 
-    with running.alone(tmp_path) as lock, pytest.raises(running.Stopped):
-        running.run(found, list(found.units.values()), tmp_path, lock, show)
+    with local_runner.alone(tmp_path) as lock, pytest.raises(local_runner.Stopped):
+        local_runner.run(found, list(found.units.values()), tmp_path, lock, show)
     assert notes.read_text().split() == ["started", "ended"]
 
 
@@ -120,8 +120,8 @@ def test_a_killed_study_takes_its_command_with_it_and_the_next_waits(tmp_path):
 
 
 def test_two_studies_in_one_folder(tmp_path):
-    with running.alone(tmp_path):
-        with pytest.raises(ValueError, match="another study is at work there"), running.alone(tmp_path):
+    with local_runner.alone(tmp_path):
+        with pytest.raises(ValueError, match="another study is at work there"), local_runner.alone(tmp_path):
             pass
-    with running.alone(tmp_path):
+    with local_runner.alone(tmp_path):
         pass

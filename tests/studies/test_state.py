@@ -6,10 +6,10 @@ import pytest
 
 from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import config as studies
-from imitation_jax.studies import table
+from imitation_jax.studies import live_table
 from imitation_jax.studies.cells import layout
+from imitation_jax.studies.jobs import units
 from imitation_jax.studies.state import State
-from imitation_jax.studies.units import units
 
 CELL = "tiny-talk-10k-flat"
 
@@ -182,7 +182,7 @@ def test_the_time_left_comes_from_what_was_measured(look, write_result):
     state = look()
     tokens, samples, starts = (10_000 - 1800) + 20_000, 2 * 10, 2 * 2 + 1  # the build's command counts as well
     assert state.seconds_left() == pytest.approx(tokens * 4 / 1800 + samples * 0.5 + starts * 20)
-    assert table.title(state).startswith("small: 1 of 3 done, about ")
+    assert live_table.title(state).startswith("small: 1 of 3 done, about ")
 
 
 def test_a_build_made_otherwise_is_refused(look):

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from imitation_jax.teacher.nq import pairs_of
-from imitation_jax.teacher.reading import Avoid, labelled
+from imitation_jax.teacher.nq_synthetic import pairs_of
+from imitation_jax.teacher.parsing import Avoid, labelled
 from imitation_jax.teacher.self_instruct import Alike
 
 PAIRS = [("who wrote hamlet", "William Shakespeare"), ("capital of france?", "Paris")]

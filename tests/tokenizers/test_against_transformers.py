@@ -5,7 +5,7 @@ import shutil
 import pytest
 from make_oracles import BLOCKS, TEXTS
 
-from imitation_jax.tokenizers.chat import ChatTemplate, load_template
+from imitation_jax.tokenizers.chat_template import ChatTemplate, load_template
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from make_oracles import BLOCKS, DIALOGUES
 
-from imitation_jax.tokenizers.chat import ChatTemplate, load_template
+from imitation_jax.tokenizers.chat_template import ChatTemplate, load_template
 
 ORACLES = json.loads(Path(__file__).with_name("oracles.json").read_text(encoding="utf-8"))["dialogues"]
 LLAMA2 = """{{ bos_token }}{% for m in messages %}\

@@ -4,7 +4,7 @@ import jax
 import pytest
 from etils import epath
 
-from imitation_jax.data.mixture import Source
+from imitation_jax.data.input.mixture import Source
 from imitation_jax.evaluation.samples import make_sampler
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.training import config as training

@@ -9,7 +9,7 @@ from imitation_jax.models import gpt2, llama
 from imitation_jax.models.load import LoadedModel, load_model, save_model, saved_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import path_of
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training import config as training
 from imitation_jax.training.checkpoints import Checkpoints

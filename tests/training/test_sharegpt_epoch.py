@@ -12,12 +12,12 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from imitation_jax.data import tokens
-from imitation_jax.data.rows import Rejected
-from imitation_jax.data.stream import Stream
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data.input import token_cache
+from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 EXACT = ("step", "loss", "accuracy", "grad_norm", "learning_rate", "loss_tokens", "padding_share", "skipped")
@@ -101,7 +101,7 @@ def test_an_epoch_survives_five_kills(command, prepared, student, tmp_path):
     )
     assert len(wanted) == stream.total_steps and stream.stats["padding_share"] <= 0.01
     blocks = collections.Counter()
-    for _, dialogue in tokens.read(str(prepared)):
+    for _, dialogue in token_cache.read(str(prepared)):
         assert not isinstance(dialogue, Rejected)
         ids, mask = (np.array(array, np.int64) for array in template.tokenize(dialogue["messages"]))
         for at in range(0, len(ids) - 1, SEQ_LEN):

@@ -8,7 +8,7 @@ import pytest
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.tokenizers.chat import load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training.validation import make_validation
 

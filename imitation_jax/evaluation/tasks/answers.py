@@ -1,0 +1,106 @@
+"""Open answers to a file of prompts, in the model's chat template: what style, judge and raters compare.
+
+Prompts are JSONL rows with `instruction`, `prompt`, `text` (Vicuna's questions) or `messages` (a dialogue is answered
+at its last user turn), a JSON list of such rows (alpaca_eval), or a text file (.txt) with one prompt a line. The answer
+file is `eval/<model>/answers.jsonl`; it is at the same time the task's sample file.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from imitation_jax.data.prompt_files import ID_KEYS, is_text, messages_of
+from imitation_jax.evaluation import generations, statistics
+from imitation_jax.evaluation.benchmark_rows import read_lines, read_rows, unique_ids
+from imitation_jax.evaluation.results import Sample
+from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
+
+DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
+
+
+def row_id(row: dict, index: int) -> str:
+    """The row's own id, else its place in the file."""
+    return next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), str(index))
+
+
+def item_of(where: str, row: dict, index: int) -> dict:
+    """{"id", "instruction", "messages"} of one row.
+
+    Raises:
+      ValueError: naming the place and what is wrong there.
+    """
+    try:
+        messages = messages_of(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return {"id": row_id(row, index), "instruction": messages[-1]["content"], "messages": messages}
+
+
+def read(config: ConfigDict) -> list[dict]:
+    """The prompts of `config.prompts`.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place or the key.
+    """
+    generations.check_sampling(config)
+    if is_text(config.prompts):
+        rows = [(where, {"instruction": text}) for where, text in read_lines(config.prompts)]
+        if not rows:
+            raise ValueError(f"{config.prompts}: holds no prompts")
+    else:
+        rows = read_rows(config.prompts)
+    items = [item_of(where, row, index) for index, (where, row) in enumerate(rows)]
+    unique_ids([(where, item["id"]) for (where, _), item in zip(rows, items, strict=True)])
+    return items[: config.limit or None]
+
+
+def text(item: dict) -> str:
+    """The user's own words: what contamination looks for in training data."""
+    return "\n".join(turn["content"] for turn in item["messages"] if turn["role"] == "user")
+
+
+def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+    """One answer a prompt; a prompt that leaves no room for its answer gets an empty one and says so."""
+    drafts, requests = [], []
+    room = generations.room(engine, config)
+    for item in items:
+        ids = engine.template.prompt_ids(item["messages"])
+        draft = {"id": item["id"], "instruction": item["instruction"], "output": "", "generator": config.name}
+        draft["tokens"] = len(ids)
+        if len(ids) > room:
+            on_sample({**draft, "finish_reason": "prompt_too_long"})
+            continue
+        drafts.append(draft)
+        requests.append(
+            GenerateRequest(
+                ids,
+                config.max_new_tokens,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                seed=generations.seed(config, item["id"]),
+            )
+        )
+
+    def collect(index: int, generation: Generation) -> None:
+        draft = drafts[index]
+        tokens = draft["tokens"] + len(generation.ids)
+        output = generation.text.strip()
+        on_sample({**draft, "output": output, "finish_reason": generation.finish_reason, "tokens": tokens})
+
+    engine.generate(requests, on_result=collect)
+
+
+def summarise(samples: list[Sample], items: list[dict], config: ConfigDict) -> dict:
+    """How long the answers are and how they ended."""
+    reasons = [sample["finish_reason"] for sample in samples]
+    return {
+        "metrics": {
+            "words": statistics.mean([len(sample["output"].split()) for sample in samples]),
+            "finished": statistics.proportion([reason == "stop" for reason in reasons]),
+        },
+        "counts": {
+            "answers_empty": sum(not sample["output"] for sample in samples),
+            "answers_cut_at_max_new_tokens": reasons.count("length"),
+            "prompts_too_long": reasons.count("prompt_too_long"),
+        },
+    }

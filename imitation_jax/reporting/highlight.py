@@ -1,0 +1,57 @@
+"""Answers with the features of style marked in them, as `evaluation/tasks/style.py` finds them."""
+
+from collections import Counter
+
+from markupsafe import Markup, escape
+
+from imitation_jax.evaluation.tasks.style import (
+    LIST_ITEM,
+    PARAGRAPH_BREAK,
+    SUMMARY,
+    WORD,
+    has_list,
+    has_summary,
+    unigram_intersection,
+)
+
+
+def marked(answer: str, reference: str | None) -> Markup:
+    """`<b class="list">` around list items' signs, `<b class="summary">` around the phrase that a summary paragraph
+    starts with, `<u>` around the words that the reference has too, each as often as there."""
+    spans = [(*_trimmed(answer, found.span()), "b", "list") for found in LIST_ITEM.finditer(answer)]
+    if has_summary(answer):
+        start = max(found.end() for found in PARAGRAPH_BREAK.finditer(answer.rstrip()))
+        start += len(answer[start:]) - len(answer[start:].lstrip())
+        spans.append((start, start + SUMMARY.match(answer[start:]).end(), "b", "summary"))
+    taken = [(start, end) for start, end, *_ in spans]
+    left = Counter(WORD.findall(reference.lower())) if reference else Counter()
+    for found in WORD.finditer(answer):
+        word = found.group().lower()
+        if left[word] > 0:
+            left[word] -= 1
+            if not any(start < found.end() and found.start() < end for start, end in taken):
+                before = spans[-1] if spans else None
+                if before and before[2] == "u" and answer[before[1] : found.start()].isspace():
+                    spans[-1] = (before[0], found.end(), "u", "")  # neighbours are one
+                else:
+                    spans.append((*found.span(), "u", ""))
+    parts, place = [], 0
+    for start, end, tag, kind in sorted(spans):
+        attribute = f' class="{kind}"' if kind else ""
+        parts += [escape(answer[place:start]), f"<{tag}{attribute}>{escape(answer[start:end])}</{tag}>"]
+        place = end
+    return Markup("".join(map(str, [*parts, escape(answer[place:])])))
+
+
+def _trimmed(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    found = text[span[0] : span[1]]
+    start = span[0] + len(found) - len(found.lstrip())
+    return start, start + len(found.strip())
+
+
+def features(answer: str, reference: str | None) -> str:
+    """In words: list, summary, the share of words that it has in common with the reference, length."""
+    found = [name for name, has in (("list", has_list), ("summary paragraph", has_summary)) if has(answer)]
+    if reference:
+        found.append(f"{100 * unigram_intersection(answer, reference):.0f}% of words shared")
+    return ", ".join([*found, f"{len(answer.split())} words"])

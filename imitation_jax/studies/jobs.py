@@ -1,0 +1,231 @@
+"""The pieces of work of a study, each with the commands that do it and whether it is done, see `done`."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from imitation_jax.core import json_rows
+from imitation_jax.core.files import write_text
+from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import answer_files
+from imitation_jax.data.prompt_files import read_prompts
+from imitation_jax.evaluation.results import safe_name
+from imitation_jax.studies import local_task, status
+from imitation_jax.studies.cells import ROOT, Cell, Layout, from_root
+from imitation_jax.training.config import flat
+
+REPORTED = ("label", "local", "task")  # keys of a build for the report alone
+
+# A command of this project, without the interpreter, or what is done in this process.
+Command = list[str] | Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """What is done as a whole, here or, for a base or a cell, on another machine."""
+
+    name: str
+    kind: str  # fetch, build, base, teacher, cell or judge
+    commands: tuple[Command, ...]
+    done: Callable[[], bool]
+
+
+def units(layout: Layout, here: Path) -> list[Unit]:
+    """All of the study, in an order in which they can be done.
+
+    Args:
+      here: local folder; the workdir, unless that is in a bucket.
+    """
+    status.defaults(layout)  # what is wrong with it is said before anything is done
+    found = [*_fetches(layout), *_builds(layout, here)]
+    for unit in (*_bases(layout), *_teacher(layout), *_cells(layout)):
+        found += [unit, *_judge(layout, unit)]
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Before the models
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _fetches(layout: Layout) -> Iterator[Unit]:
+    for name, base in layout.bases.items():
+        where = base.model.partition(":")[2]
+        if base.fetch and "://" not in where and not Path(where).is_absolute():  # the config's own, no other
+            path = ROOT / where
+            script = 'source launch/setup.sh && PYTHON=$1 && "$2"'
+            yield Unit(f"fetch {name}", "fetch", (["bash", "-c", script, "fetch", "PYTHON", base.fetch],), path.exists)
+
+
+def _builds(layout: Layout, here: Path) -> Iterator[Unit]:
+    for name, build in layout.builds.items():
+        output = here / "data" / f"{name}{build.suffix}"
+        making = {key: value for key, value in build.to_dict().items() if key not in REPORTED}
+        told = json.dumps(making, sort_keys=True)
+        flags = json.loads(told.replace(f"{layout.workdir}/", f"{here}/"))["flags"]
+        keys, begun = _portable(layout, told), epath.Path(f"{output}.begun.json")
+        made = epath.Path(f"{layout.output(name)}.made.json")
+        if build.command == "questions":
+            command: Command = functools.partial(local_task.write, **flags, output=str(output))
+        else:
+            command = _python(build.command, f"--config={build.config}", *_flags(flags), f"--output={output}")
+        begin = functools.partial(_note, begun, keys)
+        kept = functools.partial(_keep, output, epath.Path(layout.output(name)), made, keys)
+        # A kill may have come when the output was there and `made` was not.
+        commands = (kept,) if output.exists() and _noted(begun, keys) else (begin, command, kept)
+        yield Unit(f"data {name}", "build", commands, functools.partial(_noted, made, keys))
+
+
+def _portable(layout: Layout, told: str) -> dict:
+    """A build's keys without where the folders are."""
+    public = layout.config.public or "PUBLIC"
+    return json.loads(told.replace(f"{layout.workdir}/", "WORKDIR/").replace(f"{public}/", "PUBLIC/"))
+
+
+def _keep(output: Path, target: epath.Path, made: epath.Path, keys: dict) -> None:
+    """Takes the output to the bucket, if the workdir is in one, and notes how it was made."""
+    if str(target) != str(output):
+        for file in (file for file in [output, *output.rglob("*")] if file.is_file()):
+            place = target / file.relative_to(output) if file != output else target
+            place.parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(file).copy(place, overwrite=True)
+    _note(made, keys)
+
+
+def _note(path: epath.Path, keys: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(keys, indent=1) + "\n")
+
+
+def _noted(path: epath.Path, keys: dict) -> bool:
+    """Whether a build with these keys is noted there.
+
+    Raises:
+      ValueError: one with other keys is.
+    """
+    if not path.exists():
+        return False
+    there, wanted = dict(flat(json.loads(path.read_text()))), dict(flat(keys))
+    differ = sorted(key for key in there.keys() | wanted.keys() if there.get(key) != wanted.get(key))
+    if differ:
+        raise ValueError(f"{path}: was made with another {', '.join(differ)}; use a new --workdir")
+    return True
+
+
+def _teacher(layout: Layout) -> Iterator[Unit]:
+    """The ceiling: the teacher's second sample, on the prompts that the models answer."""
+    config = layout.config
+    if not config.teacher.answers or "style" not in layout.evaluations:
+        return
+    name = safe_name(config.teacher.name)
+    asked, style = layout.evaluations["answers"], layout.evaluations["style"]
+    limit, chosen = asked.get("limit", 0), status.ceiling(layout)
+
+    def choose() -> None:
+        prompts = [row for _, row in read_prompts(from_root(asked["prompts"])) if not isinstance(row, Rejected)]
+        texts = {row["messages"][-1]["content"].strip() for row in prompts[: limit or None]}
+        answers = answer_files.read_answers(from_root(config.teacher.answers))
+        found = [row | {"generator": name} for row in answers if (row["instruction"] or "").strip() in texts]
+        kept = ({key: value for key, value in row.items() if value is not None} for row in found)
+        write_text(epath.Path(chosen), "".join(map(json_rows.line, kept)))
+
+    flags = [*_flags(style), f"--config.answers={chosen}", f"--config.name={name}", "--config.role=teacher"]
+    command = _python("evaluate", "--config=configs/eval/style.py", *flags, f"--workdir={layout.workdir}")
+
+    yield Unit(name, "teacher", (choose, command), lambda: status.task_done(layout, name, "style"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bases and cells
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _bases(layout: Layout) -> Iterator[Unit]:
+    for name, base in layout.bases.items():
+        commands = _evaluate(layout, name, "base", base.model)
+        yield Unit(name, "base", tuple(commands), functools.partial(status.evaluated, layout, name))
+
+
+def _cells(layout: Layout) -> Iterator[Unit]:
+    for cell in layout.cells:
+        base = layout.config.bases[cell.base]
+        flags = [f"{key}={value}" for key, value in _training(layout, cell).items()]
+        train = _python("train", f"--config={base.config}", *flags, f"--workdir={layout.run(cell)}")
+        commands = [train, *_evaluate(layout, cell.name, "student", f"orbax:{layout.run(cell)}")]
+        if _trained_alike(layout, cell) and _weights_alone(layout, cell):
+            del commands[0]  # it was done once, and is evaluated on something new
+
+        def whole(cell: Cell = cell) -> bool:
+            trained = layout.config.keep == "nothing" or status.weights_of(f"orbax:{layout.run(cell)}") is not None
+            return trained and _trained_alike(layout, cell) and status.evaluated(layout, cell.name)
+
+        yield Unit(cell.name, "cell", tuple(commands), whole)
+
+
+def _training(layout: Layout, cell: Cell) -> dict[str, Any]:
+    """The training flags of the cell."""
+    keys = dict(flat(layout.config.train.to_dict())) | dict(flat(layout.config.schedules[cell.schedule].to_dict()))
+    keys |= {"model.init": layout.config.bases[cell.base].model, "data.path": layout.output(cell.data)}
+    keys |= {"data.token_budget": cell.tokens, "seed": cell.seed}
+    return {f"--config.{key}": value for key, value in keys.items()}
+
+
+def _trained_alike(layout: Layout, cell: Cell) -> bool:
+    """Whether the run in the cell's folder has its settings; one that has not is for `train` to refuse."""
+    path = epath.Path(layout.run(cell)) / "config.json"
+    if not path.exists():
+        return False
+    there = dict(flat(json.loads(path.read_text())))
+    wanted = {key.removeprefix("--config."): value for key, value in _training(layout, cell).items()}
+    return all(there.get(key) == value for key, value in wanted.items() if key != "mesh")
+
+
+def _weights_alone(layout: Layout, cell: Cell) -> bool:
+    """Whether the cell's checkpoint has no optimiser's state, as `config.keep` leaves it when the cell is done."""
+    folder = epath.Path(layout.run(cell)) / "checkpoints"
+    return any(folder.glob("*/params")) and not any(folder.glob("*/optimizer")) if folder.exists() else False
+
+
+def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]:
+    tasks = [f"--config.tasks.{task}.{flag}" for task, keys in layout.evaluations.items() for flag in _bare(keys)]
+    flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
+    flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
+    flags.append(f"--contamination={status.trained_on(layout)}")
+    return [_python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")]
+
+
+def _judge(layout: Layout, unit: Unit) -> list[Unit]:
+    """The LLM judge's verdicts on a model's answers, and what it says about their tone; needs no accelerator."""
+    if "judge" in layout.left_out:
+        return []
+    judge, name = layout.config.judge, unit.name
+    role = "student" if unit.kind == "cell" else unit.kind
+    answers = status.answers_of(layout, name)
+    flags = [*_flags(judge.flags.to_dict()), f"--config.name={name}", f"--config.role={role}"]
+    flags += [f"--answers_a={answers}", f"--workdir={layout.workdir}"]
+    compare = _python("judge", f"--config={judge.config}", *flags, f"--answers_b={judge.reference}")
+    tone = _python("judge", f"--config={judge.tone}", *flags)
+
+    return [Unit(f"judge {name}", "judge", (compare, tone), lambda: unit.done() and status.judged(layout, name))]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command lines
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _python(command: str, *flags: str) -> list[str]:
+    return ["PYTHON", "-m", f"imitation_jax.{command}", *flags]
+
+
+def _bare(keys: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in flat(keys)]
+
+
+def _flags(keys: Mapping[str, Any]) -> list[str]:
+    return [f"--config.{flag}" for flag in _bare(keys)]
