@@ -1,0 +1,139 @@
+"""Config keys declared once with what each changes, and the digests that say whether two runs or results are the same.
+
+A config's keys are declared beside their defaults:
+
+    KEYS = Keys(
+        seed=Key(0, "order of the data"),
+        mesh=Key("fsdp=-1", "axes of the device mesh", PLACE),
+        model=Keys(init=Key("", "hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]", MODEL)),
+    )
+    config = KEYS.config()
+
+Everybody who asks whether something is the same reads that: a run is gone on with and a result is kept where no `MODEL`
+and no `RESULT` key differs (`SAME`), and two models' numbers are compared where no `RESULT` key does (`COMPARABLE`).
+"""
+
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+
+class Effect(enum.Enum):
+    """What another value of a key changes."""
+
+    MODEL = "model"  # what is trained or measured: which model, its weights, its template; a comparison is about it
+    RESULT = "result"  # how it is trained or measured: the numbers are others, and not comparable
+    PLACE = "place"  # where and how fast it is computed, up to rounding
+    LABEL = "label"  # what it is called
+
+
+MODEL, RESULT, PLACE, LABEL = Effect
+SAME = frozenset({MODEL, RESULT})
+COMPARABLE = frozenset({RESULT})
+
+
+class Key(NamedTuple):
+    """A config key. One that is added later takes a default that does what was done without it.
+
+    Attributes:
+      default: its value; a dict is a group whose keys are the user's to choose, all with this effect.
+      meaning: one line for --help, with units and possible values.
+      effect: what another value changes; where in doubt, the result.
+    """
+
+    default: Any
+    meaning: str
+    effect: Effect = RESULT
+
+
+class Keys:
+    """The keys of a config, in order and nested as the config is."""
+
+    def __init__(self, **entries: "Key | Keys"):
+        self._entries = entries
+
+    def __or__(self, more: "Keys") -> "Keys":
+        """These keys and `more` of them, which win; groups of one name are joined."""
+        entries = dict(self._entries)
+        for name, entry in more._entries.items():
+            here = entries.get(name)
+            entries[name] = here | entry if isinstance(here, Keys) and isinstance(entry, Keys) else entry
+        return Keys(**entries)
+
+    def config(self, **values: Any) -> ConfigDict:
+        """A config with the defaults, but for top-level `values`.
+
+        Raises:
+          KeyError: one of `values` is no key.
+        """
+        config = ConfigDict()
+        for name, entry in self._entries.items():
+            config[name] = entry.config() if isinstance(entry, Keys) else _fresh(entry.default)
+        if values:
+            config.lock()
+            config.update(values)
+            config.unlock()
+        return config
+
+    def items(self, prefix: str = "") -> Iterator[tuple[str, Key]]:
+        """(name as the flags write it, declaration) of every key."""
+        for name, entry in self._entries.items():
+            if isinstance(entry, Keys):
+                yield from entry.items(f"{prefix}{name}.")
+            else:
+                yield prefix + name, entry
+
+    def effect(self, name: str) -> Effect:
+        """What the key of that dotted name changes; of one that is not declared, the result."""
+        first, _, rest = name.partition(".")
+        entry = self._entries.get(first)
+        if isinstance(entry, Keys):
+            return entry.effect(rest)
+        return entry.effect if entry else RESULT
+
+    def only(self, settings: Mapping[str, Any], effects: Iterable[Effect] = SAME) -> dict[str, Any]:
+        """Those settings, flat, whose keys have one of these effects."""
+        return {name: value for name, value in flat(settings) if self.effect(name) in effects}
+
+    def differing(
+        self, there: Mapping[str, Any], here: Mapping[str, Any], effects: Iterable[Effect] = SAME
+    ) -> dict[str, tuple[Any, Any]]:
+        """{key: (value there, value here)} of the settings that differ and have one of these effects, sorted by key.
+
+        A setting that one side lacks has its default, None where it has none: it was recorded before the key was.
+        """
+        left, right = dict(flat(there)), dict(flat(here))
+        defaults = {name: key.default for name, key in self.items()}
+        values = {
+            name: tuple(side.get(name, defaults.get(name)) for side in (left, right))
+            for name in sorted(left.keys() | right.keys())
+            if self.effect(name) in effects
+        }
+        return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+
+    def fingerprint(self, settings: Mapping[str, Any]) -> str:
+        """Digest of all settings that a kept result must share, see `SAME`."""
+        return digest(self.only(settings))
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key as the flags write it, value) of all settings."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of anything that JSON can write; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fresh(default: Any) -> Any:
+    return ConfigDict(default) if isinstance(default, Mapping) else default
