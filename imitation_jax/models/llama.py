@@ -28,7 +28,8 @@ from imitation_jax.models.decoder import (  # noqa: F401
     unembedding,
 )
 
-# With these the functions over plain parameters that every family has: see `decoder` and `cache`.
+# With these the functions over plain parameters that every family has: see `decoder` and `kv_cache`.
+from imitation_jax.models.kv_cache import continue_cache, extend_cache, fill_cache, init_cache  # noqa: F401
 from imitation_jax.models.linear import linear
 from imitation_jax.parallel.sharding import constrain
 
