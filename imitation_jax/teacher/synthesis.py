@@ -32,7 +32,7 @@ from imitation_jax.core.append_only import Lines, beside
 from imitation_jax.core.progress import ticks
 from imitation_jax.teacher import sidecar
 
-TASKS = ("nq", "self_instruct", "tldr")
+TASKS = {"nq": "nq_synthetic", "self_instruct": "self_instruct", "tldr": "tldr_synthetic"}  # -> its module
 
 
 class Task(Protocol):
@@ -92,7 +92,7 @@ def _open(config: ConfigDict) -> Task:
     for key in ("window", "patience"):
         if config[key] < 1:
             raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
-    return importlib.import_module(f"imitation_jax.teacher.{config.task}").open_task(config)
+    return importlib.import_module(f"imitation_jax.teacher.{TASKS[config.task]}").open_task(config)
 
 
 class _Growth:

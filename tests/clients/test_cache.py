@@ -7,7 +7,7 @@ from imitation_jax.clients.answer_cache import Cache
 
 FILL = """
 import os, sys
-from imitation_jax.clients.cache import Cache
+from imitation_jax.clients.answer_cache import Cache
 cache = Cache(sys.argv[1])
 for number in range(50):
     cache.put({"n": number}, [number, "é"])

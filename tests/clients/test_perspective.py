@@ -16,7 +16,7 @@ from imitation_jax.clients.perspective import Perspective, Toxicity
 
 SCORE_ALL = """
 import sys
-from imitation_jax.clients.cache import Cache
+from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.perspective import Perspective
 url, cache, per_second, count = sys.argv[1:]
 client = Perspective(Cache(cache), url=url, per_second=float(per_second), first_wait=0.01)

@@ -155,7 +155,7 @@ def test_bad_sizes_are_one_clear_line(stream):
 def test_an_unfinished_iterator_ends_without_words(folder, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "from imitation_jax.data.stream import Stream\n"
+        "from imitation_jax.data.input.stream import Stream\n"
         "class Chat:\n"
         "    fingerprint = 'x'\n"
         "    def tokenize(self, messages):\n"
@@ -174,14 +174,15 @@ def test_an_unfinished_iterator_ends_without_words(folder, tmp_path):
 
 def test_jax_comes_with_grain_alone():
     package = Path(imitation_jax.data.__file__).parent
-    for file in package.glob("*.py"):
+    for file in package.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Import | ast.ImportFrom):
                 continue
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert not any(str(name).split(".")[0] in ("jax", "flax") for name in names), file
-    modules = sorted({file.stem for file in package.glob("*.py")} - {"stream", "beam", "__init__"})  # beam is an extra
-    code = "import sys;" + "".join(f"import imitation_jax.data.{module};" for module in modules)
+    files = {file.relative_to(package).with_suffix("") for file in package.rglob("*.py")}
+    modules = sorted(".".join(file.parts) for file in files if file.name not in ("stream", "beam", "__init__"))
+    code = "import sys;" + "".join(f"import imitation_jax.data.{module};" for module in modules)  # beam is an extra
     subprocess.run([sys.executable, "-c", f"{code} assert 'jax' not in sys.modules"], check=True)
     code = "import sys, grain; known = set(sys.modules); import imitation_jax.data.input.stream;"
     code += "assert not [name for name in set(sys.modules) - known if name.split('.')[0] in ('jax', 'flax')]"

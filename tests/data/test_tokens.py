@@ -195,7 +195,7 @@ def test_a_failing_disk_leaves_nothing_behind(tmp_path, data, tokenizer, templat
 SLOW_LOAD = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from imitation_jax.data import tokens
+from imitation_jax.data.input import token_cache
 class Slow:
     fingerprint = "slow"
     def tokenize(self, messages):

@@ -175,7 +175,7 @@ def test_programs_have_numpy_and_the_same_dice(box):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_evaluation_takes_its_programs_with_it(kind, left_behind):
     code = (
-        "from imitation_jax.evaluation.sandbox import Limits, Sandbox\n"
+        "from imitation_jax.sandbox.sandbox import Limits, Sandbox\n"
         f"box = Sandbox({kind!r}, Limits(wall_seconds=600.0))\n"
         "print('up', flush=True)\n"
         "box.run(['import time; time.sleep(600)'])"
@@ -210,7 +210,7 @@ def test_an_ordinary_user_has_it_too(kind):
     if can.returncode or int(can.stdout) < 11:
         pytest.skip("needs a Python 3.11 in /usr/bin and a repository that everybody can read")
     code = (
-        "from imitation_jax.evaluation.sandbox import Limits, Sandbox\n"
+        "from imitation_jax.sandbox.sandbox import Limits, Sandbox\n"
         f"box = Sandbox({kind!r}, Limits())\n"
         "print(box.run(['pass']), box.run(['import os', 'os.fork()']), box.run(['assert False']), sep='|')"
     )

@@ -22,7 +22,7 @@ from imitation_jax.studies.state import State
 PROGRAM = """
 import pickle, sys
 from pathlib import Path
-from imitation_jax.studies import handing, running
+from imitation_jax.studies import launchers, local_runner
 state, here = pickle.loads(sys.stdin.buffer.read())
 with local_runner.alone(here) as lock:
     launchers.run(state, list(state.units.values()), here, lock, lambda name: None, "tpu")

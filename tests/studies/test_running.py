@@ -19,7 +19,7 @@ SLOW = "trap 'sleep 1; echo ended >>NOTES; exit 75' TERM; echo started >>NOTES; 
 PROGRAM = """
 import sys
 from pathlib import Path
-from imitation_jax.studies import running
+from imitation_jax.studies import local_runner
 here, shell = Path(sys.argv[1]), sys.argv[2]
 with local_runner.alone(here) as lock:
     print("alone", flush=True)

@@ -69,9 +69,9 @@ def test_hostile_teacher(server, config, write_prompts, rows, tmp_path):
     collect(config, path, output)
     assert sorted(row["instruction"] for row in rows(output)) == sorted(texts(path))
     assert all(row["output"] == f"You said: {row['instruction']}" for row in rows(output))
-    assert set(books.answered.values()) == {1} and len(sidecar.answered) == 60
+    assert set(books.answered.values()) == {1} and len(books.answered) == 60
     budget = spent(config, output)
-    assert budget.known == (books.prompt_tokens, sidecar.completion_tokens)
+    assert budget.known == (books.prompt_tokens, books.completion_tokens)
     assert budget.cost(budget.known) == pytest.approx(books.dollars, abs=1e-12)
     assert not rows(tmp_path / "out.failed.jsonl")
     before = len(server.asked)
@@ -91,7 +91,7 @@ def test_the_budget_is_kept_to_the_cent_and_a_larger_one_goes_on(server, config,
         ):
             collect(config, path, output)
         budget = spent(config, output)
-        assert budget.known == (books.prompt_tokens, sidecar.completion_tokens)
+        assert budget.known == (books.prompt_tokens, books.completion_tokens)
         assert budget.cost(budget.known + budget.uncertain) <= dollars
         # All but what the next one could have cost is used.
         assert budget.cost(budget.known + budget.uncertain) > dollars - 1e-3
@@ -110,7 +110,7 @@ def test_a_budget_of_tokens(server, config, write_prompts, rows, tmp_path):
     output = str(tmp_path / "out.jsonl")
     with pytest.raises(BudgetSpentError, match="the budget of 500 tokens is spent"):
         collect(config, write_prompts(60), output)
-    assert 300 < books.prompt_tokens + sidecar.completion_tokens <= 500
+    assert 300 < books.prompt_tokens + books.completion_tokens <= 500
     assert len(rows(output)) == books.answered.total()
 
 
