@@ -1,6 +1,6 @@
 """One loop that grows data: a request, its answer, what of it is taken or left out and why, until there is enough.
 
-A task (nq.py, tldr.py, self_instruct.py) is an object with
+A task (nq_synthetic.py, tldr_synthetic.py, self_instruct.py) is an object with
 
     requests                 how many there are at most, None for no end
     most_of_a_request        how many rows one is meant to give
