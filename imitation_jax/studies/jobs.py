@@ -11,13 +11,14 @@ from etils import epath
 
 from imitation_jax.core import json_rows
 from imitation_jax.core.files import write_text
+from imitation_jax.core.fingerprint import flat
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import answer_files
 from imitation_jax.data.prompt_files import read_prompts
 from imitation_jax.evaluation.results import safe_name
 from imitation_jax.studies import local_task, status
 from imitation_jax.studies.cells import ROOT, Cell, Layout, from_root
-from imitation_jax.training.config import flat
+from imitation_jax.training.config import trained_with
 
 REPORTED = ("label", "local", "task")  # keys of a build for the report alone
 
@@ -180,9 +181,8 @@ def _trained_alike(layout: Layout, cell: Cell) -> bool:
     path = epath.Path(layout.run(cell)) / "config.json"
     if not path.exists():
         return False
-    there = dict(flat(json.loads(path.read_text())))
     wanted = {key.removeprefix("--config."): value for key, value in _training(layout, cell).items()}
-    return all(there.get(key) == value for key, value in wanted.items() if key != "mesh")
+    return trained_with(json.loads(path.read_text()), wanted)
 
 
 def _weights_alone(layout: Layout, cell: Cell) -> bool:

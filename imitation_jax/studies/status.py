@@ -9,13 +9,13 @@ import runpy
 
 from etils import epath
 
+from imitation_jax.core.fingerprint import flat
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation.benchmark_rows import read_rows
 from imitation_jax.evaluation.results import Result, digest, read_result, samples_path
 from imitation_jax.evaluation.runner import NOT_SETTINGS
 from imitation_jax.models.load import identify
 from imitation_jax.studies.cells import ROOT, Layout, from_root
-from imitation_jax.training.config import flat
 
 VERDICTS = ("judge", "tone")
 

@@ -1,7 +1,10 @@
-"""The training config: every key with its default and meaning. A size's file sets what differs."""
+"""The training config: every key with its default, its meaning, and what another value of it changes.
+
+A size's file (configs/*.py) calls `get_config` or `student` and sets what differs.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -9,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from imitation_jax.core.files import write_text
+from imitation_jax.core.fingerprint import LABEL, MODEL, PLACE, Key, Keys, flat
 from imitation_jax.data.input import mixture
 from imitation_jax.data.input.mixture import Source
 from imitation_jax.models.attention import KERNELS
@@ -16,87 +20,75 @@ from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 
-# What may differ when a run goes on: where and in which pieces it computes, not what.
-MAY_CHANGE = frozenset(
-    {
-        "mesh",
-        "accumulation",
-        "remat",
-        "attention",
-        "loss_chunk",
-        "log_every",
-        "data.workers",
-        "data.cache_dir",
-        "checkpoint.keep",
-    }
-    | {"plan.topology"}
+KEYS = Keys(
+    seed=Key(0, "weights of a random start, packing and order of the data, sampling"),
+    mesh=Key("fsdp=-1", "axes data, fsdp, sequence, tensor; -1 takes the rest", PLACE),
+    dtype=Key(
+        "auto",
+        "of the computation: float32 or bfloat16; auto: bfloat16 on TPU and GPU, float32 on CPU; weights are float32",
+    ),
+    remat=Key(
+        "full",
+        "what the backward pass recomputes: full, offload (full, with what it starts from in the host's memory), dots "
+        "(all but matrix products) or none",
+        PLACE,
+    ),
+    attention=Key("auto", "splash (TPU; elsewhere interpreted), triton (GPU) or xla; auto: as the platform has", PLACE),
+    loss_chunk=Key(256, "positions of each row whose logits exist at a time", PLACE),
+    model=Keys(
+        init=Key("", "hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; where empty, random weights", MODEL),
+        preset=Key("", "architecture of a random start; with init, only checked against it", MODEL),
+        tokenizer=Key("", "folder or file; where empty the one that comes with init", MODEL),
+        template=Key("model", "chat template: model (its own), lineage (USER:/GPT:) or a .jinja file", MODEL),
+    ),
+    data=Keys(
+        path=Key("", 'dialogues .jsonl, or a folder that `prepare` made; rows {"text"} are plain text, all loss'),
+        token_budget=Key(0, "tokens of path to keep, chosen by seed, more hold all that fewer do; 0 is all"),
+        mixture=Key({}, "instead of path: name -> source(...) for each of several datasets"),
+        validation=Key("", "the same, for the validation loss; where empty there is none"),
+        seq_len=Key(2048, "positions a row"),
+        packing=Key(True, "several dialogues a row, attention and positions apart"),
+        workers=Key(0, "processes that read ahead; 0 uses threads", PLACE),
+        cache_dir=Key("", "of tokenised dialogues; where empty ~/.cache/imitation_jax", PLACE),
+    ),
+    batch_size=Key(32, "rows of the global batch"),
+    accumulation=Key(1, "microbatches a step; the same loss whatever it is", PLACE),
+    epochs=Key(1, "how often every dialogue is seen"),
+    steps=Key(0, "optimiser steps after which training ends; 0 is the end of the epochs"),
+    optimizer=Keys(
+        name=Key("adamw", "adamw, or weight_magnitude, the paper's"),
+        learning_rate=Key(2e-5, "the highest of the schedule"),
+        schedule=Key("cosine", "after the warm-up: constant, cosine or linear"),
+        warmup_steps=Key(0, "steps up to the highest learning rate"),
+        warmup_fraction=Key(0.03, "of the run's steps, where warmup_steps is 0"),
+        final_fraction=Key(0.1, "of the highest learning rate, at the end of cosine and linear"),
+        b1=Key(0.9, "decay of the first moments"),
+        b2=Key(0.95, "adamw: decay of the second moments"),
+        eps=Key(1e-8, "adamw: added to the root of the second moments"),
+        decay_exponent=Key(0.95, "weight_magnitude: second moments decay with 1 - t^-exponent"),
+        min_rms=Key(1e-3, "weight_magnitude: floor of a weight tensor's RMS"),
+        weight_decay=Key(0.0, "share of a weight that a step takes away, times the learning rate"),
+        clip_norm=Key(1.0, "the most that the global norm of a gradient may be"),
+        state_dtype=Key("float32", "of the moments; bfloat16 halves their memory, rounded at random"),
+    ),
+    checkpoint=Keys(
+        every=Key(500, "steps between checkpoints; the last step is always saved", PLACE),
+        keep=Key(2, "how many of the newest stay; with validation, the best one too", PLACE),
+    ),
+    evaluate=Keys(
+        every=Key(500, "steps between validation losses and samples; 0 for none", PLACE),
+        samples=Key(4, "dialogues of which the first user turn is answered; 0 for none", PLACE),
+        max_new_tokens=Key(64, "of such an answer", PLACE),
+    ),
+    plan=Keys(topology=Key("", "the TPU slice that the config is made for, as v5e:8x8", LABEL)),
+    log_every=Key(10, "steps between log lines; every step is in metrics.jsonl", LABEL),
+    max_skipped=Key(5, "steps in a row without a finite gradient before the run stops"),
 )
 
 
 def get_config() -> ConfigDict:
     """Defaults: the recommended setting for supervised fine-tuning."""
-    config = ConfigDict()
-    config.seed = 0  # weights of a random start, packing and order of the data, sampling
-    config.mesh = "fsdp=-1"  # axes data, fsdp, sequence, tensor; -1 takes the rest
-    config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU; weights are float32
-    # What the backward pass recomputes: full; offload (full, with what it starts from in the host's memory); dots (all
-    # but matrix products) or none.
-    config.remat = "full"
-    config.attention = "auto"  # splash (on TPU; elsewhere interpreted), triton (GPU) or xla; auto: as the platform has
-    config.loss_chunk = 256  # positions of each row whose logits exist at a time
-
-    config.model = ConfigDict()
-    config.model.init = ""  # hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; "" starts from random weights
-    config.model.preset = ""  # architecture of a random start; with init, only checked against it
-    config.model.tokenizer = ""  # folder or file; "" takes the one that comes with init
-    config.model.template = "model"  # chat template: model (its own), lineage (USER:/GPT:) or a .jinja file
-
-    config.data = ConfigDict()
-    config.data.path = ""  # dialogues .jsonl, or a folder that `prepare` made; rows {"text"} are plain text, all loss
-    config.data.token_budget = 0  # tokens of path to keep, chosen by seed, more hold all that fewer do; 0 is all
-    config.data.mixture = ConfigDict()  # instead of path: name -> source(...) for each of several datasets
-    config.data.validation = ""  # the same, for the validation loss; "" for none
-    config.data.seq_len = 2048  # positions a row
-    config.data.packing = True  # several dialogues a row, attention and positions apart
-    config.data.workers = 0  # processes that read ahead; 0 uses threads
-    config.data.cache_dir = ""  # of tokenised dialogues; "" is ~/.cache/imitation_jax
-
-    config.batch_size = 32  # rows of the global batch
-    config.accumulation = 1  # microbatches a step; the same loss whatever it is
-    config.epochs = 1  # how often every dialogue is seen
-    config.steps = 0  # stop here; 0 is the end of the epochs
-
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # or weight_magnitude, the paper's
-    config.optimizer.learning_rate = 2e-5
-    config.optimizer.schedule = "cosine"  # after the warm-up: constant, cosine or linear
-    config.optimizer.warmup_steps = 0
-    config.optimizer.warmup_fraction = 0.03  # of the run's steps, where warmup_steps is 0
-    config.optimizer.final_fraction = 0.1  # of the peak learning rate, at the end of cosine and linear
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.95  # adamw
-    config.optimizer.eps = 1e-8  # adamw
-    config.optimizer.decay_exponent = 0.95  # weight_magnitude: second moments decay with 1 - t^-exponent
-    config.optimizer.min_rms = 1e-3  # weight_magnitude: floor of a weight tensor's RMS
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.clip_norm = 1.0
-    config.optimizer.state_dtype = "float32"  # bfloat16 halves the moments' memory, rounded at random
-
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every = 500  # steps; the last step is always saved
-    config.checkpoint.keep = 2  # of the newest; with validation, the best one too
-
-    config.evaluate = ConfigDict()
-    config.evaluate.every = 500  # steps between validation losses and samples
-    config.evaluate.samples = 4  # dialogues of which the first user turn is answered; 0 for none
-    config.evaluate.max_new_tokens = 64
-
-    config.plan = ConfigDict()
-    config.plan.topology = ""  # the TPU slice that the config is made for, as v5e:8x8
-
-    config.log_every = 10  # steps between log lines; every step is in metrics.jsonl
-    config.max_skipped = 5  # steps in a row without a finite gradient before the run stops
-    return config
+    return KEYS.config()
 
 
 def source(path: str = "", epochs: int = 1, share: float = 0.0, token_budget: int = 0) -> ConfigDict:
@@ -231,28 +223,35 @@ def compare(folder: epath.Path, config: ConfigDict) -> None:
     path = folder / "config.json"
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--workdir={folder}: is a file; name a folder")
-    if path.exists():
-        there, now = dict(flat(json.loads(path.read_text()))), dict(flat(config.to_dict()))
-        differ = [
-            f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
-            for key in sorted((there.keys() | now.keys()) - MAY_CHANGE)
-            if there.get(key) != now.get(key)
-        ]
-        if differ:
-            raise ValueError(f"{path}: belongs to a run with another config: {', '.join(differ)}; use a new --workdir")
+    if not path.exists():
+        return
+    recorded = json.loads(path.read_text())
+    differing = KEYS.differing(_resolved(recorded), _resolved(config.to_dict()))
+    if differing:
+        listed = ", ".join(f"{key} ({there!r} there, {now!r} now)" for key, (there, now) in differing.items())
+        raise ValueError(f"{path}: belongs to a run with another config: {listed}; use a new --workdir")
+
+
+def trained_with(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a run was trained with these settings, as far as its weights depend on them.
+
+    Args:
+      recorded: the run's `config.json`.
+      settings: some of the training config's, by their dotted names. What "auto" becomes is the machine's to say, so it
+        agrees with whatever is recorded.
+    """
+    asked = {key: value for key, value in settings.items() if value != "auto"}
+    there = dict(flat(recorded))
+    return not KEYS.differing({key: there[key] for key in asked if key in there}, asked)
 
 
 def claim(folder: epath.Path, config: ConfigDict) -> None:
     """Writes `config.json` unless it is there: from here on the folder belongs to this run."""
     if (folder / "config.json").exists():
         return
-    write_text(folder / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
+    write_text(folder / "config.json", json.dumps(_resolved(config.to_dict()), indent=1) + "\n")
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys as the flags write them, each with its value."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def _resolved(settings: dict[str, Any]) -> dict[str, Any]:
+    """With what "auto" becomes on this platform, where another value changes the numbers."""
+    return settings | {"dtype": str(compute_dtype(settings.get("dtype", "auto")))}

@@ -10,6 +10,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import flat
 from imitation_jax.core.progress import progress
 from imitation_jax.data.input.mixture import Source
 from imitation_jax.data.input.stream import Stream
@@ -21,7 +22,7 @@ from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training import executable
 from imitation_jax.training.checkpoints import Checkpoints
-from imitation_jax.training.config import check, claim, compare, flat, sources
+from imitation_jax.training.config import check, claim, compare, sources
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 from imitation_jax.training.initial import new_model, random_params, saved_model
 from imitation_jax.training.metrics import MetricsWriter

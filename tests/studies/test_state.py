@@ -161,6 +161,25 @@ def test_a_cell_of_another_training_is_not_done(look, write_result):
     assert look().done(CELL)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"log_every": 3, "mesh": "fsdp=2"},
+        {"checkpoint": {"every": 7, "keep": 1}, "evaluate": {"every": 0}},
+        {"dtype": "auto"},  # which the run's own machine has decided
+        {"optimizer": {"b1": 0.9}},  # the default, of a run that was recorded before there was this key
+    ],
+)
+def test_a_key_that_changes_no_weight_leaves_a_finished_cell_finished(look, write_result, keys):
+    train(look, log_every=10, dtype="bfloat16", mesh="fsdp=-1")
+    write_result(look.workdir, CELL, "facts", checkpoint(look))
+    (look.workdir / "runs" / CELL / "checkpoints" / "2" / "params").mkdir()
+    look.config.train = keys
+    state = look()
+    assert state.done(CELL)
+    assert [command[2] for command in state.units[CELL].commands] == ["imitation_jax.evaluate"]
+
+
 def test_a_finished_cell_whose_optimiser_state_is_gone_is_only_evaluated(look):
     """As when the study gets another evaluation."""
     train(look)

@@ -132,13 +132,38 @@ def test_a_workdir_of_another_config_names_the_keys(tmp_path, config):
     assert json.loads((folder / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-2
     compare(folder, config)
     config.mesh, config.data.workers, config.data.cache_dir = "fsdp=2,tensor=4", 3, "/elsewhere"
-    compare(folder, config)  # where it computes may change
+    config.log_every, config.checkpoint.every, config.evaluate.samples, config.plan.topology = 3, 7, 0, "v5e:8x8"
+    compare(folder, config)  # where it computes, and what is looked at, may change
     config.optimizer.learning_rate, config.batch_size = 0.5, 16
     with pytest.raises(ValueError) as error:
         compare(folder, config)
     text = str(error.value)
     assert "batch_size (8 there, 16 now), optimizer.learning_rate (0.01 there, 0.5 now); use a new --workdir" in text
     assert "mesh" not in text and "workers" not in text and "cache_dir" not in text
+
+
+def test_what_auto_became_is_recorded_and_belongs_to_the_run(tmp_path, config):
+    claim(epath.Path(tmp_path), config)
+    path = tmp_path / "config.json"
+    recorded = json.loads(path.read_text())
+    assert config.dtype == "auto" and recorded["dtype"] == "float32"  # on a CPU
+    compare(epath.Path(tmp_path), config)
+    path.write_text(json.dumps(recorded | {"dtype": "bfloat16"}))  # as a run on a TPU
+    with pytest.raises(ValueError, match="dtype .'bfloat16' there, 'float32' now.; use a new --workdir"):
+        compare(epath.Path(tmp_path), config)
+    path.write_text(json.dumps(recorded | {"dtype": "auto"}))  # as runs were recorded before
+    compare(epath.Path(tmp_path), config)
+
+
+def test_a_run_from_before_a_key_goes_on_with_its_default(tmp_path, config):
+    claim(epath.Path(tmp_path), config)
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    del recorded["data"]["mixture"], recorded["data"]["packing"], recorded["max_skipped"]
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    compare(epath.Path(tmp_path), config)
+    config.data.packing = False
+    with pytest.raises(ValueError, match="data.packing .True there, False now.; use a new --workdir"):
+        compare(epath.Path(tmp_path), config)
 
 
 def test_a_workdir_that_is_a_file(tmp_path, config):
