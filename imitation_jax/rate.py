@@ -37,7 +37,7 @@ MTURK_RESULTS = command.define_string("mturk_results", "", "A batch's results, t
 
 def main() -> int:
     try:
-        from imitation_jax.preference import rating, rating_mturk, rating_results
+        from imitation_jax.preference.rating import human_result, items, mturk, rater_app
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn", "markdown_it"):
             raise
@@ -51,17 +51,17 @@ def main() -> int:
         "seed": SEED.value,
         "guidelines": GUIDELINES.value,
     }
-    store = rating.open_store(DB.value, ANSWERS_A.value, ANSWERS_B.value, settings)
+    store = items.open_store(DB.value, ANSWERS_A.value, ANSWERS_B.value, settings)
     if MTURK_RESULTS.value:
-        print(rating_mturk.read_results(store, MTURK_RESULTS.value))
+        print(mturk.read_results(store, MTURK_RESULTS.value))
     if MTURK.value:
-        print(rating_mturk.write(store, MTURK.value))
+        print(mturk.write(store, MTURK.value))
     if EXPORT.value:
-        path, text = rating_results.write(store, WORKDIR.value, JUDGE.value)
+        path, text = human_result.write(store, WORKDIR.value, JUDGE.value)
         print(f"{text}\n\nresult: {path}")
     if not (MTURK_RESULTS.value or MTURK.value or EXPORT.value):
-        rating.serve(store, HOST.value, PORT.value, os.environ.get(rating.CODE) or None)
-        print(rating_results.progress(store))
+        rater_app.serve(store, HOST.value, PORT.value, os.environ.get(rater_app.CODE) or None)
+        print(human_result.progress(store))
     store.close()
     return 0
 

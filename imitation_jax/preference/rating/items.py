@@ -1,20 +1,20 @@
 """Starts the rating of two answer files, or goes on with it, and serves its page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from absl import logging
 
-from imitation_jax.core import web
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation.results import digest
-from imitation_jax.preference.rating_app import make_app
-from imitation_jax.preference.rating_store import FORMAT, Store, with_checks
+from imitation_jax.preference.rating.database import FORMAT, Store
 
-GUIDELINES = Path(__file__).with_name("rating_guidelines.md")
+GUIDELINES = Path(__file__).with_name("guidelines.md")
+MOST_CHECKS = 40
+KEYS = {"instruction": "instruction", "a": "output", "b": "reference"}
 DEFAULTS = {"ratings": 3, "check_every": 10, "seed": 0, "guidelines": ""}
-CODE = "IMITATION_RATING_CODE"
 
 
 def open_store(db: str, answers_a: str, answers_b: str, given: Mapping[str, Any]) -> Store:
@@ -92,14 +92,33 @@ def _items(answers_a: str, answers_b: str, seed: int) -> tuple[list[dict], dict[
     }
 
 
-def serve(store: Store, host: str, port: int, code: str | None) -> None:
-    """Serves the page until SIGTERM or SIGINT.
+def with_checks(pairs: Sequence[dict], seed: int) -> list[dict]:
+    """Items of the pairs, and attention checks made of them: at most `MOST_CHECKS`, in turn of two kinds.
+
+    An answer beside itself is equal; the second file's answer beside what it said to another instruction is better.
 
     Args:
-      code: what new raters must know; without one, only this machine is served.
-
-    Raises:
-      ValueError, OSError: it cannot be served there.
+      pairs: rows with `id`, `instruction`, `output` and `reference`.
     """
-    with web.bind(host, port, code, CODE) as bound:
-        web.run(make_app(store, code), bound, f"rating page {{url}}/, votes in {store.path}")
+    rows = [
+        {"id": pair["id"]}
+        # Half a surrogate pair has no place in UTF-8.
+        | {key: (pair[name] or "").encode("utf-8", "replace").decode() for key, name in KEYS.items()}
+        for pair in pairs
+    ]
+    rng = Random(seed)
+    sources = [row for row in rows if row["b"] and row["instruction"]]
+    checks, name = [], "check"
+    while any(row["id"].startswith(name) for row in rows):
+        name += " "
+    for number, row in enumerate(rng.sample(sources, min(MOST_CHECKS, len(sources)))):
+        check = {"id": f"{name} {number}", "instruction": row["instruction"], "a": row["b"], "b": row["b"]}
+        # The answer to the same words, in two items, would be no worse.
+        asked = row["instruction"].split()
+        others = [other["b"] for other in sources if other["b"] != row["b"] and other["instruction"].split() != asked]
+        if number % 2 and others:
+            own, other = rng.choice([("a", "b"), ("b", "a")])
+            checks.append({**check, other: rng.choice(others), "expected": 1 if own == "a" else -1})
+        else:
+            checks.append({**check, "expected": 0})
+    return [{**row, "expected": None} for row in rows] + checks

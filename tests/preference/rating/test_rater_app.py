@@ -18,8 +18,8 @@ import pytest
 from scipy.stats import binomtest
 from test_commands import one_line
 
-from imitation_jax.preference import rating_app
-from imitation_jax.preference.rating_store import vote_of
+from imitation_jax.preference.rating import rater_app
+from imitation_jax.preference.rating.database import vote_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ITEMS = 24
@@ -290,7 +290,7 @@ def test_mechanical_turk_s_layout_in_a_browser(chromium, open_store, command, tm
 def test_what_a_rater_may_ask(open_store):
     """No name, no file, no other's vote leaves the server; and no request that is not a rater's gets anything."""
     store = open_store(3)
-    transport = httpx.ASGITransport(rating_app.make_app(store, None), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(rater_app.make_app(store, None), raise_app_exceptions=False)
 
     async def talk():
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
@@ -339,7 +339,7 @@ def test_what_a_rater_may_ask(open_store):
 
 
 def test_with_a_code_only_the_invited_come_in(open_store):
-    transport = httpx.ASGITransport(rating_app.make_app(open_store(3), "sesame"))
+    transport = httpx.ASGITransport(rater_app.make_app(open_store(3), "sesame"))
 
     async def talk():
         async with httpx.AsyncClient(transport=transport, base_url="http://rating.example") as client:

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from imitation_jax.evaluation import statistics
-from imitation_jax.preference import rating_mturk, rating_results
+from imitation_jax.preference.rating import human_result, mturk
 
 VOTES = {  # item: three votes on the student's answer
     "i0": (1, 1, -1),
@@ -39,7 +39,7 @@ def voted(open_store):
 
 
 def result_of(store, tmp_path, judge="") -> tuple[dict, list[dict]]:
-    path, _ = rating_results.write(store, str(tmp_path), judge)
+    path, _ = human_result.write(store, str(tmp_path), judge)
     assert path == str(tmp_path / "eval" / "student" / "human.json")
     rows = (tmp_path / "eval" / "student" / "human.samples.jsonl").read_text().splitlines()
     return json.loads((tmp_path / "eval" / "student" / "human.json").read_text()), [json.loads(row) for row in rows]
@@ -131,7 +131,7 @@ def test_a_workdir_in_a_bucket(voted, tmp_path, bucket):
     _, samples = result_of(voted, tmp_path)
     judge_file(tmp_path / "j.jsonl", samples, {"i2": 0})
     bucket.put(str(tmp_path / "j.jsonl"), "gs://bucket/eval/student/judge.samples.jsonl")
-    path, _ = rating_results.write(voted, "gs://bucket", "")
+    path, _ = human_result.write(voted, "gs://bucket", "")
     assert json.loads(epath.Path(path).read_text())["metrics"]["judge_agreement"]["hits"] == 1
 
 
@@ -157,7 +157,7 @@ def results_file(path, rows) -> str:
 def test_a_batch_s_results_are_votes_or_counted(open_store, tmp_path):
     store = open_store(7)
     hits = tmp_path / "mturk"
-    assert "7 rows in hits.csv (set 3 assignments)" in rating_mturk.write(store, str(hits))
+    assert "7 rows in hits.csv (set 3 assignments)" in mturk.write(store, str(hits))
     items = {row["item"]: row for row in csv.DictReader((hits / "hits.csv").open())}
 
     def row(number: int, item: str, worker: str, **changes) -> dict:
@@ -177,20 +177,20 @@ def test_a_batch_s_results_are_votes_or_counted(open_store, tmp_path):
         row(8, "i3", " "),
         row(0, "i4", "W1"),
     ]
-    said = rating_mturk.read_results(store, results_file(tmp_path / "results.csv", rows))
+    said = mturk.read_results(store, results_file(tmp_path / "results.csv", rows))
     for part in ("3 votes added", "1 rejected", "4 without a vote that can be read", "1 cast before by the same rater"):
         assert part in said
     assert said.endswith("1 under the id of another vote")
     a_is_first = items["i0"]["first_is"] == "a"
     found = {(vote.item, vote.rater): vote.vote for vote in store.votes()}
     assert found == {("i0", "W0"): 1 if a_is_first else -1, ("i1", "W0"): 0, ("i0", "W1"): -1 if a_is_first else 1}
-    assert "0 votes added" in rating_mturk.read_results(store, str(tmp_path / "results.csv"))
+    assert "0 votes added" in mturk.read_results(store, str(tmp_path / "results.csv"))
 
     # As a form of radio buttons comes back: a column for each, true or false.
     columns = {f"Answer.vote.{name}": "false" for name in ("first", "equal", "second")}
     radio = {key: value for key, value in row(7, "i5", "W2").items() if key != "Answer.vote"}
     rows = [{**radio, **columns, "Answer.vote.equal": "true"}, {**radio, **columns, "AssignmentId": "as8"}]
-    said = rating_mturk.read_results(store, results_file(tmp_path / "radio.csv", rows))
+    said = mturk.read_results(store, results_file(tmp_path / "radio.csv", rows))
     assert "1 votes added, 1 without a vote" in said and ("i5", 0) in [(v.item, v.vote) for v in store.votes()]
 
     for content, message in (
@@ -198,13 +198,13 @@ def test_a_batch_s_results_are_votes_or_counted(open_store, tmp_path):
         ([{"a": "b"}], "no column 'AssignmentId'; give a batch's"),
     ):
         with pytest.raises(ValueError, match=message):
-            rating_mturk.read_results(store, results_file(tmp_path / "wrong.csv", content))
+            mturk.read_results(store, results_file(tmp_path / "wrong.csv", content))
 
 
 def test_what_mechanical_turk_would_not_take_is_written_otherwise_or_left_out(open_store, tmp_path):
     outputs = [("emoji \N{GRINNING FACE} costs $5 ${instruction}", "plain"), ("x" * 70_000, "long")]
     store = open_store(2, outputs=outputs)
-    said = rating_mturk.write(store, str(tmp_path / "mturk"))
+    said = mturk.write(store, str(tmp_path / "mturk"))
     assert (
         "1 rows in hits.csv" in said and "1 pairs are longer than Mechanical Turk takes" in said and said.endswith("i1")
     )

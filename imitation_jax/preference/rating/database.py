@@ -18,9 +18,7 @@ from pathlib import Path
 from random import Random
 
 LEASE = 45 * 60  # seconds until the place of a task that was shown and never voted on goes to another rater
-MOST_CHECKS = 40
 FORMAT = 1
-KEYS = {"instruction": "instruction", "a": "output", "b": "reference"}
 SCHEMA = """
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE item (
@@ -69,38 +67,6 @@ class Vote:
     voted: float
     expected: int | None
     counts: bool  # whether the rater passed the attention checks
-
-
-def with_checks(pairs: Sequence[dict], seed: int) -> list[dict]:
-    """Items of the pairs, and attention checks made of them: at most `MOST_CHECKS`, in turn of two kinds.
-
-    An answer beside itself is equal; the second file's answer beside what it said to another instruction is better.
-
-    Args:
-      pairs: rows with `id`, `instruction`, `output` and `reference`.
-    """
-    rows = [
-        {"id": pair["id"]}
-        # Half a surrogate pair has no place in UTF-8.
-        | {key: (pair[name] or "").encode("utf-8", "replace").decode() for key, name in KEYS.items()}
-        for pair in pairs
-    ]
-    rng = Random(seed)
-    sources = [row for row in rows if row["b"] and row["instruction"]]
-    checks, name = [], "check"
-    while any(row["id"].startswith(name) for row in rows):
-        name += " "
-    for number, row in enumerate(rng.sample(sources, min(MOST_CHECKS, len(sources)))):
-        check = {"id": f"{name} {number}", "instruction": row["instruction"], "a": row["b"], "b": row["b"]}
-        # The answer to the same words, in two items, would be no worse.
-        asked = row["instruction"].split()
-        others = [other["b"] for other in sources if other["b"] != row["b"] and other["instruction"].split() != asked]
-        if number % 2 and others:
-            own, other = rng.choice([("a", "b"), ("b", "a")])
-            checks.append({**check, other: rng.choice(others), "expected": 1 if own == "a" else -1})
-        else:
-            checks.append({**check, "expected": 0})
-    return [{**row, "expected": None} for row in rows] + checks
 
 
 class Store:

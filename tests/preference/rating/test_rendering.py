@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from imitation_jax.preference.rendering import rendered
+from imitation_jax.preference.rating.rendering import rendered
 
 
 def test_markdown_and_code():

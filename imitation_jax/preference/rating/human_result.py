@@ -22,7 +22,7 @@ from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import digest, safe_name, samples_path, versions, write_lines, write_result
 from imitation_jax.evaluation.statistics import Estimate
 from imitation_jax.preference import agreement, win_rates
-from imitation_jax.preference.rating_store import LEASE, Store, Vote
+from imitation_jax.preference.rating.database import LEASE, Store, Vote
 
 NAMES = {1: "better", 0: "equal", -1: "worse"}
 

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from imitation_jax.preference import rating
-from imitation_jax.preference.rating_store import Store, choice_of
+from imitation_jax.preference.rating import items
+from imitation_jax.preference.rating.database import Store, choice_of
 
 SETTINGS = {"ratings": 3, "check_every": 0, "seed": 0, "guidelines": ""}
 
@@ -43,7 +43,7 @@ def open_store(tmp_path, write_answers):
 
     def open_(count: int = 12, name: str = "ratings.db", outputs=None, **settings) -> Store:
         paths = map(str, write_answers(count, outputs))
-        opened.append(rating.open_store(str(tmp_path / name), *paths, {**SETTINGS, **settings}))
+        opened.append(items.open_store(str(tmp_path / name), *paths, {**SETTINGS, **settings}))
         return opened[-1]
 
     yield open_

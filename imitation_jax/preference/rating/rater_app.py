@@ -18,11 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imitation_jax.core import web
 from imitation_jax.evaluation.results import digest
-from imitation_jax.preference.rating_store import Store, Task
-from imitation_jax.preference.rendering import rendered
+from imitation_jax.preference.rating.database import Store, Task
+from imitation_jax.preference.rating.rendering import rendered
 
-PAGE = Path(__file__).with_name("rating.html")
-CODE = '<label>Code of the invitation<input id="code" autocomplete="off" required></label>'
+CODE = "IMITATION_RATING_CODE"
+PAGE = Path(__file__).with_name("rater_page.html")
+CODE_FIELD = '<label>Code of the invitation<input id="code" autocomplete="off" required></label>'
 REQUEST_BYTES = 2**14
 MOST_NAME = 60
 
@@ -39,7 +40,7 @@ def make_app(store: Store, code: str | None) -> ASGIApp:
     settings = store.settings()
     html = html.replace("<!-- rating -->", digest(settings["secret"]))
     html = html.replace("<!-- guidelines -->", rendered(settings["guidelines"], breaks=False))
-    html = html.replace("<!-- code -->", "" if code is None else CODE)
+    html = html.replace("<!-- code -->", "" if code is None else CODE_FIELD)
 
     async def page(request: Request) -> Response:
         return HTMLResponse(html, headers=headers)
@@ -144,3 +145,16 @@ async def _refusal(request: Request, error: HTTPException) -> Response:
 
 async def _failure(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "Something went wrong; the server's log says what."}, 500)
+
+
+def serve(store: Store, host: str, port: int, code: str | None) -> None:
+    """Serves the page until SIGTERM or SIGINT.
+
+    Args:
+      code: what new raters must know; without one, only this machine is served.
+
+    Raises:
+      ValueError, OSError: it cannot be served there.
+    """
+    with web.bind(host, port, code, CODE) as bound:
+        web.run(make_app(store, code), bound, f"rating page {{url}}/, votes in {store.path}")

@@ -20,10 +20,10 @@ from etils import epath
 
 from imitation_jax.core import append_only
 from imitation_jax.core.files import write_text
-from imitation_jax.preference.rating_store import Store, Vote, choice_of, vote_of
-from imitation_jax.preference.rendering import rendered
+from imitation_jax.preference.rating.database import Store, Vote, choice_of, vote_of
+from imitation_jax.preference.rating.rendering import rendered
 
-LAYOUT = Path(__file__).with_name("rating_mturk.html")
+LAYOUT = Path(__file__).with_name("mturk_layout.html")
 QUESTION_BYTES = 65_535  # most of a HIT's HTML
 WHEN = "%a %b %d %H:%M:%S UTC %Y"
 FIELDS = ("instruction", "first", "second")

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 from scipy.stats import binomtest
 
-from imitation_jax.preference import rating
-from imitation_jax.preference.rating_store import LEASE, choice_of, vote_of, with_checks
+from imitation_jax.preference.rating import items
+from imitation_jax.preference.rating.database import LEASE, choice_of, vote_of
+from imitation_jax.preference.rating.items import with_checks
 
 
 def test_every_item_gets_its_ratings_each_by_another_rater(open_store, rate):
@@ -202,7 +203,7 @@ def test_the_same_files_go_on_and_others_are_refused(open_store, write_answers, 
     with pytest.raises(ValueError, match="was started with other answers; name"):
         open_store(11)
     path = str(tmp_path / "ratings.db")
-    again = rating.open_store(path, "", "", {"ratings": 3, "seed": None})
+    again = items.open_store(path, "", "", {"ratings": 3, "seed": None})
     assert len(again.votes()) == 2
     again.close()
     other = tmp_path / "guidelines.md"
@@ -213,12 +214,12 @@ def test_the_same_files_go_on_and_others_are_refused(open_store, write_answers, 
         ({"guidelines": str(other)}, "guidelines"),
     ):
         with pytest.raises(ValueError, match=f"was started with other {what}; name another file, or leave out these"):
-            rating.open_store(path, "", "", given)
+            items.open_store(path, "", "", given)
 
 
 def test_what_was_not_given_again_is_as_the_file_has_it(open_store, write_answers, tmp_path):
     open_store(12, ratings=5, seed=3, check_every=2)
-    again = rating.open_store(str(tmp_path / "ratings.db"), *map(str, write_answers(12)), {"ratings": 5})
+    again = items.open_store(str(tmp_path / "ratings.db"), *map(str, write_answers(12)), {"ratings": 5})
     assert (again.settings()["seed"], again.settings()["check_every"]) == (3, 2)
     again.close()
 
@@ -239,6 +240,6 @@ def test_what_cannot_be_rated_is_said(tmp_path, write_answers):
         ("text.txt", (a, b), {}, ValueError, "text.txt: cannot be used (file is not a database)"),
     ):
         with pytest.raises(error) as caught:
-            rating.open_store(str(tmp_path / db), *files, {**settings, **changes})
+            items.open_store(str(tmp_path / db), *files, {**settings, **changes})
         assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "new.db").exists()
