@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from imitation_jax.reporting.findings import ROWS, Model
-from imitation_jax.reporting.study_layout import Cell, Study, short
+from imitation_jax.reporting.study_file import Cell, Study, short
 
 # Questions of the full test sets.
 WHOLE = {"mmlu": 14042, "nq": 3610, "nq_zero_shot": 3610, "arc_easy": 2376, "human_eval": 164}

@@ -10,7 +10,7 @@ from etils import epath
 
 from imitation_jax.reporting import figures
 from imitation_jax.reporting.findings import Model, read_lines
-from imitation_jax.reporting.study_layout import Study
+from imitation_jax.reporting.study_file import Study
 
 OTHERS = ("judge", "tone", "human")  # another machine's time, or people's
 LEAST = 2  # seconds that are worth a line

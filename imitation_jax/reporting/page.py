@@ -28,7 +28,7 @@ from imitation_jax.reporting.findings import (
     unfinished,
     verdict,
 )
-from imitation_jax.reporting.study_layout import Study, budget, read_study, short
+from imitation_jax.reporting.study_file import Study, budget, read_study, short
 
 FOLDER = Path(__file__).parent
 EXAMPLES = 6

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from imitation_jax.evaluation import statistics
 from imitation_jax.reporting.findings import ROWS, Model, Row
-from imitation_jax.reporting.study_layout import Study, budget, pooled
+from imitation_jax.reporting.study_file import Study, budget, pooled
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\N{MINUS SIGN}": "$-$"}
 LATEX |= {character: f"\\{character}" for character in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}"}

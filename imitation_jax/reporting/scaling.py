@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from imitation_jax.evaluation import statistics
 from imitation_jax.reporting import figures
 from imitation_jax.reporting.findings import ROWS, Model, Row
-from imitation_jax.reporting.study_layout import Line, Study, amount, budget, pooled, short
+from imitation_jax.reporting.study_file import Line, Study, amount, budget, pooled, short
 
 MARKERS, DASHES = "os^Dvp", ("-", (0, (6, 2)), (0, (5, 1, 1, 1)), (0, (3, 1)))
 

@@ -23,7 +23,7 @@ from imitation_jax.reporting.findings import (
     not_excluded,
 )
 from imitation_jax.reporting.report_tables import Entry, Table
-from imitation_jax.reporting.study_layout import Cell, Study, between_seeds, budget
+from imitation_jax.reporting.study_file import Cell, Study, between_seeds, budget
 
 LISTED = 6  # changes in a sentence, at most
 SPAN = "from the smallest to the largest budget measured (at 95% for all at once)"

@@ -16,8 +16,8 @@ from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import answer_files
 from imitation_jax.data.prompt_files import read_prompts
 from imitation_jax.evaluation.results import safe_name
-from imitation_jax.studies import local_task, status
-from imitation_jax.studies.cells import ROOT, Cell, Layout, from_root
+from imitation_jax.studies import done, local_task
+from imitation_jax.studies.layout import ROOT, Cell, Layout, from_root
 from imitation_jax.training.config import trained_with
 
 REPORTED = ("label", "local", "task")  # keys of a build for the report alone
@@ -27,7 +27,7 @@ Command = list[str] | Callable[[], object]
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class Job:
     """What is done as a whole, here or, for a base or a cell, on another machine."""
 
     name: str
@@ -36,16 +36,16 @@ class Unit:
     done: Callable[[], bool]
 
 
-def units(layout: Layout, here: Path) -> list[Unit]:
+def study_jobs(layout: Layout, here: Path) -> list[Job]:
     """All of the study, in an order in which they can be done.
 
     Args:
       here: local folder; the workdir, unless that is in a bucket.
     """
-    status.defaults(layout)  # what is wrong with it is said before anything is done
+    done.defaults(layout)  # what is wrong with it is said before anything is done
     found = [*_fetches(layout), *_builds(layout, here)]
-    for unit in (*_bases(layout), *_teacher(layout), *_cells(layout)):
-        found += [unit, *_judge(layout, unit)]
+    for job in (*_bases(layout), *_teacher(layout), *_cells(layout)):
+        found += [job, *_judge(layout, job)]
     return found
 
 
@@ -54,16 +54,16 @@ def units(layout: Layout, here: Path) -> list[Unit]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _fetches(layout: Layout) -> Iterator[Unit]:
+def _fetches(layout: Layout) -> Iterator[Job]:
     for name, base in layout.bases.items():
         where = base.model.partition(":")[2]
         if base.fetch and "://" not in where and not Path(where).is_absolute():  # the config's own, no other
             path = ROOT / where
             script = 'source launch/setup.sh && PYTHON=$1 && "$2"'
-            yield Unit(f"fetch {name}", "fetch", (["bash", "-c", script, "fetch", "PYTHON", base.fetch],), path.exists)
+            yield Job(f"fetch {name}", "fetch", (["bash", "-c", script, "fetch", "PYTHON", base.fetch],), path.exists)
 
 
-def _builds(layout: Layout, here: Path) -> Iterator[Unit]:
+def _builds(layout: Layout, here: Path) -> Iterator[Job]:
     for name, build in layout.builds.items():
         output = here / "data" / f"{name}{build.suffix}"
         making = {key: value for key, value in build.to_dict().items() if key not in REPORTED}
@@ -79,7 +79,7 @@ def _builds(layout: Layout, here: Path) -> Iterator[Unit]:
         kept = functools.partial(_keep, output, epath.Path(layout.output(name)), made, keys)
         # A kill may have come when the output was there and `made` was not.
         commands = (kept,) if output.exists() and _noted(begun, keys) else (begin, command, kept)
-        yield Unit(f"data {name}", "build", commands, functools.partial(_noted, made, keys))
+        yield Job(f"data {name}", "build", commands, functools.partial(_noted, made, keys))
 
 
 def _portable(layout: Layout, told: str) -> dict:
@@ -118,14 +118,14 @@ def _noted(path: epath.Path, keys: dict) -> bool:
     return True
 
 
-def _teacher(layout: Layout) -> Iterator[Unit]:
+def _teacher(layout: Layout) -> Iterator[Job]:
     """The ceiling: the teacher's second sample, on the prompts that the models answer."""
     config = layout.config
     if not config.teacher.answers or "style" not in layout.evaluations:
         return
     name = safe_name(config.teacher.name)
     asked, style = layout.evaluations["answers"], layout.evaluations["style"]
-    limit, chosen = asked.get("limit", 0), status.ceiling(layout)
+    limit, chosen = asked.get("limit", 0), done.ceiling(layout)
 
     def choose() -> None:
         prompts = [row for _, row in read_prompts(from_root(asked["prompts"])) if not isinstance(row, Rejected)]
@@ -138,7 +138,7 @@ def _teacher(layout: Layout) -> Iterator[Unit]:
     flags = [*_flags(style), f"--config.answers={chosen}", f"--config.name={name}", "--config.role=teacher"]
     command = _python("evaluate", "--config=configs/eval/style.py", *flags, f"--workdir={layout.workdir}")
 
-    yield Unit(name, "teacher", (choose, command), lambda: status.task_done(layout, name, "style"))
+    yield Job(name, "teacher", (choose, command), lambda: done.task_done(layout, name, "style"))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -146,13 +146,13 @@ def _teacher(layout: Layout) -> Iterator[Unit]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _bases(layout: Layout) -> Iterator[Unit]:
+def _bases(layout: Layout) -> Iterator[Job]:
     for name, base in layout.bases.items():
         commands = _evaluate(layout, name, "base", base.model)
-        yield Unit(name, "base", tuple(commands), functools.partial(status.evaluated, layout, name))
+        yield Job(name, "base", tuple(commands), functools.partial(done.evaluated, layout, name))
 
 
-def _cells(layout: Layout) -> Iterator[Unit]:
+def _cells(layout: Layout) -> Iterator[Job]:
     for cell in layout.cells:
         base = layout.config.bases[cell.base]
         flags = [f"{key}={value}" for key, value in _training(layout, cell).items()]
@@ -162,10 +162,10 @@ def _cells(layout: Layout) -> Iterator[Unit]:
             del commands[0]  # it was done once, and is evaluated on something new
 
         def whole(cell: Cell = cell) -> bool:
-            trained = layout.config.keep == "nothing" or status.weights_of(f"orbax:{layout.run(cell)}") is not None
-            return trained and _trained_alike(layout, cell) and status.evaluated(layout, cell.name)
+            trained = layout.config.keep == "nothing" or done.weights_of(f"orbax:{layout.run(cell)}") is not None
+            return trained and _trained_alike(layout, cell) and done.evaluated(layout, cell.name)
 
-        yield Unit(cell.name, "cell", tuple(commands), whole)
+        yield Job(cell.name, "cell", tuple(commands), whole)
 
 
 def _training(layout: Layout, cell: Cell) -> dict[str, Any]:
@@ -195,23 +195,23 @@ def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]
     tasks = [f"--config.tasks.{task}.{flag}" for task, keys in layout.evaluations.items() for flag in _bare(keys)]
     flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
     flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
-    flags.append(f"--contamination={status.trained_on(layout)}")
+    flags.append(f"--contamination={done.trained_on(layout)}")
     return [_python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")]
 
 
-def _judge(layout: Layout, unit: Unit) -> list[Unit]:
+def _judge(layout: Layout, job: Job) -> list[Job]:
     """The LLM judge's verdicts on a model's answers, and what it says about their tone; needs no accelerator."""
     if "judge" in layout.left_out:
         return []
-    judge, name = layout.config.judge, unit.name
-    role = "student" if unit.kind == "cell" else unit.kind
-    answers = status.answers_of(layout, name)
+    judge, name = layout.config.judge, job.name
+    role = "student" if job.kind == "cell" else job.kind
+    answers = done.answers_of(layout, name)
     flags = [*_flags(judge.flags.to_dict()), f"--config.name={name}", f"--config.role={role}"]
     flags += [f"--answers_a={answers}", f"--workdir={layout.workdir}"]
     compare = _python("judge", f"--config={judge.config}", *flags, f"--answers_b={judge.reference}")
     tone = _python("judge", f"--config={judge.tone}", *flags)
 
-    return [Unit(f"judge {name}", "judge", (compare, tone), lambda: unit.done() and status.judged(layout, name))]
+    return [Job(f"judge {name}", "judge", (compare, tone), lambda: job.done() and done.judged(layout, name))]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Hands bases and cells to the launchers: a Slurm array, or one TPU slice for each; and watches what they write.
 
-The script of a unit holds its commands as they stand, for each of its processes. What was handed over goes on when the
+The script of a job holds its commands as they stand, for each of its processes. What was handed over goes on when the
 study is killed; the next start watches it again.
 """
 
@@ -20,9 +20,9 @@ from etils import epath
 from imitation_jax.core.files import cache_dir, write_text
 from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import local_runner
-from imitation_jax.studies.cells import ROOT, Layout, strings
-from imitation_jax.studies.jobs import Command, Unit
-from imitation_jax.studies.state import State
+from imitation_jax.studies.jobs import Command, Job
+from imitation_jax.studies.layout import ROOT, Layout, strings
+from imitation_jax.studies.status import StudyStatus
 
 POLL_SECONDS = float(os.environ.get("IMITATION_POLL", "30"))  # between two looks, as in launch/tpu.sh
 
@@ -51,7 +51,9 @@ def refuse_local(layout: Layout) -> None:
             raise ValueError(f"--launcher=tpu: {text} is on this machine alone; name it in a bucket")
 
 
-def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callable[[str], None], launcher: str) -> None:
+def run(
+    state: StudyStatus, todo: Sequence[Job], here: Path, lock: int, show: Callable[[str], None], launcher: str
+) -> None:
     """Hands over what of `todo` is not done and waits for its end; what fails is noted in `state.failed`.
 
     Slices of what was done while no study watched are given back.
@@ -68,31 +70,31 @@ def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callabl
       Stopped: SIGTERM or Ctrl-C came; what was handed over goes on.
     """
     missing = []
-    for unit in (unit for unit in todo if not state.done(unit.name)):
-        if why := state.blocked(unit):
-            _fail(state, unit, why, show)
+    for job in (job for job in todo if not state.done(job.name)):
+        if why := state.blocked(job):
+            _fail(state, job, why, show)
         else:
-            missing.append(unit)
+            missing.append(job)
     with local_runner.told_to_stop() as stopped:
         if launcher == "tpu":
-            over = [unit for unit in todo if state.done(unit.name) and _has_slice(state.layout, unit)]
+            over = [job for job in todo if state.done(job.name) and _has_slice(state.layout, job)]
             _on_slices(state, over + missing, here, lock, show, stopped)
         elif missing:
-            if job := _queued(state, stopped):
-                logging.info("Slurm job %s of an earlier start is still there", job)
+            if array := _queued(state, stopped):
+                logging.info("Slurm job %s of an earlier start is still there", array)
                 names = _submitted(here)
-                _watch(state, job, names, here, show, stopped)
-                missing = [unit for unit in missing if not state.done(unit.name) and unit.name not in names]
+                _watch(state, array, names, here, show, stopped)
+                missing = [job for job in missing if not state.done(job.name) and job.name not in names]
             if missing:
-                job = _submit(state, missing, here)
-                _watch(state, job, [unit.name for unit in missing], here, show, stopped)
+                array = _submit(state, missing, here)
+                _watch(state, array, [job.name for job in missing], here, show, stopped)
 
 
-def script(unit: Unit, here: Path) -> Path:
-    """Writes `jobs/UNIT.sh`, which does all of the unit."""
-    path = here / "jobs" / f"{unit.name}.sh"
+def script(job: Job, here: Path) -> Path:
+    """Writes `jobs/JOB.sh`, which does all of the job."""
+    path = here / "jobs" / f"{job.name}.sh"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(["#!/usr/bin/env bash", "set -eu", *map(line, unit.commands)]) + "\n")
+    path.write_text("\n".join(["#!/usr/bin/env bash", "set -eu", *map(line, job.commands)]) + "\n")
     return path
 
 
@@ -101,26 +103,26 @@ def script(unit: Unit, here: Path) -> Path:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _submit(state: State, todo: Sequence[Unit], here: Path) -> str:
-    """The number of the array's job."""
-    scripts = [str(script(unit, here)) for unit in todo]
+def _submit(state: StudyStatus, todo: Sequence[Job], here: Path) -> str:
+    """The number of the array's array."""
+    scripts = [str(script(job, here)) for job in todo]
     array = here / "jobs" / "array.sh"
     array.write_text(f'scripts=({shlex.join(scripts)})\nexec bash "${{scripts[$SLURM_ARRAY_TASK_ID]}}"\n')
     (here / "logs").mkdir(exist_ok=True)
     flags = shlex.split(state.layout.config.slurm.flags)
     flags += [f"--array=0-{len(todo) - 1}", f"--output={here}/logs/slurm-%A_%a.log", f"--job-name={_job_name(state)}"]
     # Before sbatch: a kill right after it must not lose what the tasks are.
-    write_text(_list(here), json.dumps({"units": [unit.name for unit in todo]}) + "\n")
+    write_text(_list(here), json.dumps({"units": [job.name for job in todo]}) + "\n")
     done = _slurm("sbatch", "--parsable", *flags, "launch/slurm.sh", "bash", str(array))
     if done.returncode:
         raise OSError(f"sbatch: {' '.join(done.stderr.split())} (config.slurm.flags={state.layout.config.slurm.flags})")
-    job = done.stdout.strip().partition(";")[0]
-    logging.info("Slurm job %s: %d array tasks", job, len(todo))
-    return job
+    array = done.stdout.strip().partition(";")[0]
+    logging.info("Slurm job %s: %d array tasks", array, len(todo))
+    return array
 
 
 def _list(here: Path) -> epath.Path:
-    """The file with the names of the units of the last array, by their tasks' numbers."""
+    """The file with the names of the jobs of the last array, by their tasks' numbers."""
     return epath.Path(here) / "jobs" / "slurm.json"
 
 
@@ -128,7 +130,7 @@ def _submitted(here: Path) -> list[str]:
     return json.loads(_list(here).read_text())["units"] if _list(here).exists() else []
 
 
-def _job_name(state: State) -> str:
+def _job_name(state: StudyStatus) -> str:
     """Of the study's arrays; by it the next start finds one."""
     return f"study-{digest(state.layout.workdir)}"
 
@@ -140,7 +142,7 @@ def _slurm(*argv: str) -> subprocess.CompletedProcess:
         raise OSError(f"--launcher=slurm: there is no {argv[0]} here; start study where jobs are submitted") from None
 
 
-def _queued(state: State, stopped: Callable[[], bool]) -> str:
+def _queued(state: StudyStatus, stopped: Callable[[], bool]) -> str:
     """The number of the study's array of which a task waits or runs, "" where there is none.
 
     It is asked for until Slurm answers: a busy controller does not mean that the array has ended.
@@ -158,26 +160,26 @@ def _queued(state: State, stopped: Callable[[], bool]) -> str:
 
 
 def _watch(
-    state: State,
-    job: str,
+    state: StudyStatus,
+    array: str,
     names: Sequence[str],
     here: Path,
     show: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
-    """Until the array has ended; `names` are its tasks' units, of which the study may have lost some since."""
+    """Until the array has ended; `names` are its tasks' jobs, of which the study may have lost some since."""
     there = True
     while there:
         there = bool(_queued(state, stopped))  # asked before looking: what was written last is seen
-        _look(state, [state.units[name] for name in names if name in state.units], show)
+        _look(state, [state.jobs[name] for name in names if name in state.jobs], show)
         if there and _stopped_while_waiting(stopped):
-            logging.info("Slurm job %s goes on; scancel %s ends it", job, job)
+            logging.info("Slurm job %s goes on; scancel %s ends it", array, array)
             raise local_runner.Stopped
     for index, name in enumerate(names):
-        if name in state.units and not state.done(name):
-            log = here / "logs" / f"slurm-{job}_{index}.log"
+        if name in state.jobs and not state.done(name):
+            log = here / "logs" / f"slurm-{array}_{index}.log"
             why = local_runner.last_words(log, 1) if log.exists() else f"no log of it: {log}"
-            _fail(state, state.units[name], why, show)
+            _fail(state, state.jobs[name], why, show)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -185,49 +187,49 @@ def _watch(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def slice_name(workdir: str, unit: str) -> str:
-    """The unit's slice, as Cloud TPU takes names; no other unit and no other workdir has it."""
-    legible = re.sub(r"[^a-z0-9]+", "-", unit.lower()).strip("-")[:24].rstrip("-")
-    return f"study-{legible}-{digest([workdir, unit])[:8]}"
+def slice_name(workdir: str, job: str) -> str:
+    """The job's slice, as Cloud TPU takes names; no other job and no other workdir has it."""
+    legible = re.sub(r"[^a-z0-9]+", "-", job.lower()).strip("-")[:24].rstrip("-")
+    return f"study-{legible}-{digest([workdir, job])[:8]}"
 
 
-def _has_slice(layout: Layout, unit: Unit) -> bool:
-    """Whether launch/cell.sh has not come to its end for the unit, by the note that it goes by."""
-    return (cache_dir() / "tpu" / f"{slice_name(layout.workdir, unit.name)}.run").exists()
+def _has_slice(layout: Layout, job: Job) -> bool:
+    """Whether launch/cell.sh has not come to its end for the job, by the note that it goes by."""
+    return (cache_dir() / "tpu" / f"{slice_name(layout.workdir, job.name)}.run").exists()
 
 
-def _on_slice(state: State, unit: Unit) -> list[str]:
-    """The command line for the unit: all of it or, where it is done, giving its slice back."""
+def _on_slice(state: StudyStatus, job: Job) -> list[str]:
+    """The command line for the job: all of it or, where it is done, giving its slice back."""
     config = state.layout.config
-    argv = ["bash", "launch/cell.sh", slice_name(state.layout.workdir, unit.name)]
-    if state.done(unit.name):
+    argv = ["bash", "launch/cell.sh", slice_name(state.layout.workdir, job.name)]
+    if state.done(job.name):
         return argv
-    name = next((cell.base for cell in state.layout.cells if cell.name == unit.name), unit.name)
+    name = next((cell.base for cell in state.layout.cells if cell.name == job.name), job.name)
     if not (wanted := config.tpu.slice or config.bases[name].topology):
         raise ValueError(f"config.tpu.slice is empty, and config.bases.{name} names no topology")
-    shell = " && ".join(map(line, unit.commands))
+    shell = " && ".join(map(line, job.commands))
     return [*argv, wanted, *shlex.split(config.tpu.flags), "--", "bash", "-c", shell]
 
 
 def _on_slices(
-    state: State,
-    todo: Sequence[Unit],
+    state: StudyStatus,
+    todo: Sequence[Job],
     here: Path,
     lock: int,
     show: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
-    waiting, going = [(unit, _on_slice(state, unit)) for unit in todo], {}
-    logs = {unit.name: here / "logs" / f"{unit.name}.log" for unit in todo}
+    waiting, going = [(job, _on_slice(state, job)) for job in todo], {}
+    logs = {job.name: here / "logs" / f"{job.name}.log" for job in todo}
     while waiting or going:
         while waiting and len(going) < state.layout.config.tpu.at_once:
-            unit, argv = waiting.pop(0)
-            logs[unit.name].parent.mkdir(parents=True, exist_ok=True)
-            with open(logs[unit.name], "ab") as output:
-                going[unit.name] = unit, local_runner.start(argv, output, lock)
+            job, argv = waiting.pop(0)
+            logs[job.name].parent.mkdir(parents=True, exist_ok=True)
+            with open(logs[job.name], "ab") as output:
+                going[job.name] = job, local_runner.start(argv, output, lock)
         stop = _stopped_while_waiting(stopped)
-        _look(state, [unit for unit, _ in going.values()], show)
-        for name, (unit, process) in list(going.items()):
+        _look(state, [job for job, _ in going.values()], show)
+        for name, (job, process) in list(going.items()):
             if stop:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
@@ -235,8 +237,8 @@ def _on_slices(
                 del going[name]
                 state.look(name)
                 if not state.done(name):
-                    _fail(state, unit, local_runner.last_words(logs[name], process.returncode), show)
-                elif _has_slice(state.layout, unit):
+                    _fail(state, job, local_runner.last_words(logs[name], process.returncode), show)
+                elif _has_slice(state.layout, job):
                     logging.error(
                         "%s is done, but its slice was not given back (launch/tpu.sh delete %s); see %s",
                         name,
@@ -255,17 +257,17 @@ def _stopped_while_waiting(stopped: Callable[[], bool]) -> bool:
     return stopped()
 
 
-def _look(state: State, todo: Iterable[Unit], show: Callable[[str], None]) -> None:
-    for unit in todo:
-        if not state.done(unit.name):
-            state.look(unit.name)
-            if state.standings[unit.name].status != "missing":
-                show(unit.name)
+def _look(state: StudyStatus, todo: Iterable[Job], show: Callable[[str], None]) -> None:
+    for job in todo:
+        if not state.done(job.name):
+            state.look(job.name)
+            if state.of_job[job.name].status != "missing":
+                show(job.name)
     state.write()
 
 
-def _fail(state: State, unit: Unit, why: str, show: Callable[[str], None]) -> None:
-    logging.error("%s failed: %s", unit.name, why)
-    state.failed[unit.name] = why
-    state.look(unit.name)
-    show(unit.name)
+def _fail(state: StudyStatus, job: Job, why: str, show: Callable[[str], None]) -> None:
+    logging.error("%s failed: %s", job.name, why)
+    state.failed[job.name] = why
+    state.look(job.name)
+    show(job.name)

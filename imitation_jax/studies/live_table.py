@@ -11,36 +11,36 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from imitation_jax.studies.state import Standing, State
+from imitation_jax.studies.status import JobStatus, StudyStatus
 
 SECONDS_BETWEEN_LINES = 30.0
 STYLES = {"done": "green", "failed": "bold red", "training": "yellow", "evaluating": "yellow", "missing": "dim"}
 
 
-def table(state: State) -> Table:
+def table(state: StudyStatus) -> Table:
     """All bases and cells, and how long it will take; a number is the first of its result's metrics."""
-    tasks = list(dict.fromkeys(task for one in state.standings.values() for task in one.results))
+    tasks = list(dict.fromkeys(task for one in state.of_job.values() for task in one.results))
     tasks = [task for task in tasks if task != "answers"]  # texts, which have no number worth a column
     found = Table(title=title(state), title_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in ("", "tokens", "status", *tasks):
         found.add_column(name, justify="left" if name in ("", "status") else "right")
-    for name, unit in state.units.items():
-        if unit.kind in ("base", "teacher", "cell"):
-            one = state.standings[name]
+    for name, job in state.jobs.items():
+        if job.kind in ("base", "teacher", "cell"):
+            one = state.of_job[name]
             numbers = [_number(one.numbers.get(task)) for task in tasks]
             tokens = f"{one.trained_tokens:,}" if one.trained_tokens else ""
             found.add_row(name, tokens, status(one), *numbers, style=STYLES[one.status])
     return found
 
 
-def status(one: Standing) -> str:
+def status(one: JobStatus) -> str:
     """As the table shows it."""
     return f"{one.status} {one.share:.0%}" if one.status in ("training", "evaluating") and one.share else one.status
 
 
-def title(state: State) -> str:
+def title(state: StudyStatus) -> str:
     """How many are done, and how long the others will take."""
-    shown = [unit.name for unit in state.units.values() if unit.kind in ("base", "teacher", "cell")]
+    shown = [job.name for job in state.jobs.values() if job.kind in ("base", "teacher", "cell")]
     done = sum(state.done(name) for name in shown)
     seconds = state.seconds_left() if done < len(shown) else 0
     left = "" if done == len(shown) else ", time left unknown" if seconds is None else f", about {_time(seconds)} left"
@@ -58,8 +58,8 @@ def _time(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def showing(state: State) -> Iterator[Callable[[str], None]]:
-    """Gives a function to call with the name of the unit that is going on, as often as one likes."""
+def showing(state: StudyStatus) -> Iterator[Callable[[str], None]]:
+    """Gives a function to call with the name of the job that is going on, as often as one likes."""
     if sys.stderr.isatty():
         before = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # log lines would tear the table
@@ -73,7 +73,7 @@ def showing(state: State) -> Iterator[Callable[[str], None]]:
 
     def show(name: str) -> None:
         nonlocal last, told
-        one = state.standings[name]
+        one = state.of_job[name]
         new = one.status in ("done", "failed") and told != name + one.status
         if new or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last, told = time.monotonic(), name + one.status

@@ -1,4 +1,4 @@
-"""Does a study's units on this machine, one command at a time, each a process of its own with a log."""
+"""Does a study's jobs on this machine, one command at a time, each a process of its own with a log."""
 
 import contextlib
 import fcntl
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from absl import logging
 
-from imitation_jax.studies.cells import ROOT
-from imitation_jax.studies.jobs import Command, Unit
-from imitation_jax.studies.state import State
+from imitation_jax.studies.jobs import Command, Job
+from imitation_jax.studies.layout import ROOT
+from imitation_jax.studies.status import StudyStatus
 
 POLL_SECONDS = 0.5
 TAIL = 10_000  # bytes of a log in which a command's last words are looked for
@@ -56,41 +56,41 @@ def alone(here: Path) -> Iterator[int]:
         yield commands.fileno()
 
 
-def run(state: State, todo: Sequence[Unit], here: Path, lock: int, show: Callable[[str], None]) -> None:
-    """Does what of `todo` is not done, in order; a unit that fails is noted in `state.failed`, and the others go on.
+def run(state: StudyStatus, todo: Sequence[Job], here: Path, lock: int, show: Callable[[str], None]) -> None:
+    """Does what of `todo` is not done, in order; a job that fails is noted in `state.failed`, and the others go on.
 
     Args:
       here: local folder of the logs.
       lock: what the commands inherit, see `alone`.
-      show: called with the name of the unit that is going on, every half second, and at its end.
+      show: called with the name of the job that is going on, every half second, and at its end.
 
     Raises:
       Stopped: SIGTERM or Ctrl-C came.
     """
     with told_to_stop() as stopped:
-        for unit in todo:
-            if state.done(unit.name):
+        for job in todo:
+            if state.done(job.name):
                 continue
-            if not (why := state.blocked(unit)):
-                state.running.add(unit.name)
-                why = _do(state, unit, here, lock, show, stopped)
-                state.running.discard(unit.name)
+            if not (why := state.blocked(job)):
+                state.running.add(job.name)
+                why = _do(state, job, here, lock, show, stopped)
+                state.running.discard(job.name)
             if why:
-                logging.error("%s failed: %s", unit.name, why)
-                state.failed[unit.name] = why
-            state.look(unit.name)
+                logging.error("%s failed: %s", job.name, why)
+                state.failed[job.name] = why
+            state.look(job.name)
             state.write()
-            show(unit.name)
+            show(job.name)
 
 
 def _do(
-    state: State, unit: Unit, here: Path, lock: int, show: Callable[[str], None], stopped: Callable[[], bool]
+    state: StudyStatus, job: Job, here: Path, lock: int, show: Callable[[str], None], stopped: Callable[[], bool]
 ) -> str:
-    """Runs the unit's commands; why it is not done then, or ""."""
-    log = here / "logs" / f"{unit.name.replace(' ', '-')}.log"
+    """Runs the job's commands; why it is not done then, or ""."""
+    log = here / "logs" / f"{job.name.replace(' ', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    logging.info("%s: log %s", unit.name, log)
-    for command in unit.commands:
+    logging.info("%s: log %s", job.name, log)
+    for command in job.commands:
         if callable(command):
             try:
                 command()
@@ -107,14 +107,14 @@ def _do(
                 process.wait()
                 raise Stopped
             if time.monotonic() - last > 4 * POLL_SECONDS:
-                state.look(unit.name)
+                state.look(job.name)
                 state.write()
-                show(unit.name)
+                show(job.name)
                 last = time.monotonic()
         if process.returncode:
             return last_words(log, process.returncode)
-    state.look(unit.name)
-    return "" if state.done(unit.name) else f"its commands ended, but not all results are there; see {log}"
+    state.look(job.name)
+    return "" if state.done(job.name) else f"its commands ended, but not all results are there; see {log}"
 
 
 def start(command: Command, output, lock: int) -> subprocess.Popen:

@@ -11,9 +11,9 @@ from rich.console import Console
 from imitation_jax.core.files import cache_dir
 from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import launchers, live_table, local_runner
-from imitation_jax.studies.cells import Layout, layout
-from imitation_jax.studies.jobs import units
-from imitation_jax.studies.state import State
+from imitation_jax.studies.jobs import study_jobs
+from imitation_jax.studies.layout import Layout, lay_out
+from imitation_jax.studies.status import StudyStatus
 
 LAUNCHERS = ("here", "slurm", "tpu")
 WIDTH = 200  # of the table where no terminal has one
@@ -21,11 +21,11 @@ WIDTH = 200  # of the table where no terminal has one
 
 def plan(config: ConfigDict, workdir: str, scale: float) -> str:
     """The cells, what is left out, and the commands."""
-    found = layout(config, workdir, scale)
+    found = lay_out(config, workdir, scale)
     lines = [f"{len(found.cells)} cells, {sum(cell.tokens for cell in found.cells):,} tokens of training in all"]
     lines += [f"left out: {what}: {why}" for what, why in found.left_out.items()]
-    for unit in units(found, _here(found)):
-        lines += ["", f"# {unit.name}{' (done)' if unit.done() else ''}", *map(launchers.line, unit.commands)]
+    for job in study_jobs(found, _here(found)):
+        lines += ["", f"# {job.name}{' (done)' if job.done() else ''}", *map(launchers.line, job.commands)]
     return "\n".join(lines)
 
 
@@ -37,20 +37,20 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
 
     Raises:
       ValueError: a config, or a workdir of another study; one line.
-      OSError: units failed; the others are done, and the report is written.
+      OSError: jobs failed; the others are done, and the report is written.
     """
-    found = layout(config, workdir, scale)
+    found = lay_out(config, workdir, scale)
     if launcher == "tpu":
         if "://" not in found.workdir:
             raise ValueError(f"--launcher=tpu: --workdir={workdir} must be in a bucket, which the slices can see")
         launchers.refuse_local(found)
     here = _here(found)
     with local_runner.alone(here) as lock:
-        state = State(found, units(found, here))
+        state = StudyStatus(found, study_jobs(found, here))
         for what, why in found.left_out.items():
             logging.info("left out: %s: %s", what, why)
         state.write()
-        todo = list(state.units.values())
+        todo = list(state.jobs.values())
         try:
             with live_table.showing(state) as shown:
 
@@ -61,25 +61,23 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
                 if launcher == "here":
                     local_runner.run(state, todo, here, lock, show)
                 else:
-                    far = [unit for unit in todo if unit.kind in ("base", "cell")]
-                    near = [unit for unit in todo if unit.kind in ("fetch", "build")]
+                    far = [job for job in todo if job.kind in ("base", "cell")]
+                    near = [job for job in todo if job.kind in ("fetch", "build")]
                     local_runner.run(state, near, here, lock, show)
                     launchers.run(state, far, here, lock, show, launcher)
-                    local_runner.run(
-                        state, [unit for unit in todo if unit.kind in ("teacher", "judge")], here, lock, show
-                    )
+                    local_runner.run(state, [job for job in todo if job.kind in ("teacher", "judge")], here, lock, show)
         except local_runner.Stopped:
             state.write()
             logging.info("stopped; the same command goes on from here")
             return False
-        for name in state.units:  # a kill may have come before
+        for name in state.jobs:  # a kill may have come before
             _tidy(state, name)
         state.write()
         Console(width=None if sys.stdout.isatty() else WIDTH).print(live_table.table(state))
         _report(found, here, lock)
     if state.failed:
         name, why = next(iter(state.failed.items()))
-        raise OSError(f"{len(state.failed)} of {len(todo)} units failed, the first one {name}: {why}")
+        raise OSError(f"{len(state.failed)} of {len(todo)} jobs failed, the first one {name}: {why}")
     return True
 
 
@@ -100,7 +98,7 @@ def _report(found: Layout, here: Path, lock: int) -> None:
     logging.info("report: %s", page)
 
 
-def _tidy(state: State, name: str) -> None:
+def _tidy(state: StudyStatus, name: str) -> None:
     """Takes away what `config.keep` does not keep of a finished cell's checkpoints."""
     cell = next((cell for cell in state.layout.cells if cell.name == name), None)
     keep = state.layout.config.keep

@@ -14,9 +14,9 @@ from loopback_slurm import wait_for
 
 from imitation_jax.studies import config as studies
 from imitation_jax.studies import launchers, local_runner
-from imitation_jax.studies.cells import ROOT, layout
-from imitation_jax.studies.jobs import Unit
-from imitation_jax.studies.state import State
+from imitation_jax.studies.jobs import Job
+from imitation_jax.studies.layout import ROOT, lay_out
+from imitation_jax.studies.status import StudyStatus
 
 # A study in a process of its own, which can be killed.
 PROGRAM = """
@@ -25,7 +25,7 @@ from pathlib import Path
 from imitation_jax.studies import launchers, local_runner
 state, here = pickle.loads(sys.stdin.buffer.read())
 with local_runner.alone(here) as lock:
-    launchers.run(state, list(state.units.values()), here, lock, lambda name: None, "tpu")
+    launchers.run(state, list(state.jobs.values()), here, lock, lambda name: None, "tpu")
 """
 
 
@@ -34,7 +34,7 @@ def make_state(tmp_path, monkeypatch):
     """`make_state({"name": script})` is a study of two cells, which these scripts do; "DONE" in one is its result."""
     monkeypatch.setattr(launchers, "POLL_SECONDS", 0.3)
 
-    def make(scripts: dict[str, str], **keys: str) -> State:
+    def make(scripts: dict[str, str], **keys: str) -> StudyStatus:
         config = studies.get_config("small study")
         config.public = ""
         config.bases.tiny = studies.base("orbax:gs://bucket/tiny", "Tiny", 1000, "tiny.py", topology="v5e:4x4")
@@ -44,20 +44,20 @@ def make_state(tmp_path, monkeypatch):
         config.evaluations.facts = {"data": "quiz.jsonl"}
         for key, value in keys.items():
             config[key].flags = value
-        found = layout(config, str(tmp_path / "study"), 1)
-        units = []
+        found = lay_out(config, str(tmp_path / "study"), 1)
+        jobs = []
         for cell, script in zip(found.cells, scripts.values(), strict=True):
             done = tmp_path / f"{cell.name}.done"
             commands = (["PYTHON", "-c", "pass"], ["bash", "-c", script.replace("DONE", str(done))])
-            units.append(Unit(cell.name, "cell", commands, done.exists))
-        return State(found, units)
+            jobs.append(Job(cell.name, "cell", commands, done.exists))
+        return StudyStatus(found, jobs)
 
     return make
 
 
-def hand_over(state: State, here: Path, launcher: str) -> None:
+def hand_over(state: StudyStatus, here: Path, launcher: str) -> None:
     with local_runner.alone(here) as lock:
-        launchers.run(state, list(state.units.values()), here, lock, lambda name: None, launcher)
+        launchers.run(state, list(state.jobs.values()), here, lock, lambda name: None, launcher)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_cells_are_tasks_of_one_array(in_slurm, make_state, tmp_path):
         {"good": "touch DONE", "bad": "echo error: what went wrong; exit 1"}, slurm="--ntasks=1 --time=5"
     )
     hand_over(state, here, "slurm")
-    good, bad = state.units
+    good, bad = state.jobs
     assert state.done(good) and state.failed == {bad: "what went wrong"}
     assert json.loads((here / "jobs" / "slurm.json").read_text())["units"] == [good, bad]
     # Again: only what is missing.
@@ -91,11 +91,11 @@ def test_a_killed_study_finds_its_array_again(in_slurm, make_state, tmp_path):
     script = f"echo start >>{starts}; until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
     with local_runner.alone(here):
-        launchers._submit(state, list(state.units.values()), here)  # and then it is killed
+        launchers._submit(state, list(state.jobs.values()), here)  # and then it is killed
     (tmp_path / "go").touch()
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
     hand_over(state, here, "slurm")
-    assert all(map(state.done, state.units)) and starts.read_text().split() == ["start", "start"]
+    assert all(map(state.done, state.jobs)) and starts.read_text().split() == ["start", "start"]
 
 
 @pytest.mark.slow
@@ -142,10 +142,10 @@ BUSY = "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit
 
 def test_a_busy_controller_is_asked_again_and_gets_one_array(told_slurm, make_state, tmp_path, warnings):
     state = make_state({"one": "", "two": ""})
-    made = " ".join(f"{tmp_path}/{name}.done" for name in state.units)
+    made = " ".join(f"{tmp_path}/{name}.done" for name in state.jobs)
     submitted = told_slurm(BUSY, "true", "echo 7", BUSY, BUSY, "echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
-    assert all(map(state.done, state.units)) and not state.failed
+    assert all(map(state.done, state.jobs)) and not state.failed
     (call,) = submitted.read_text().splitlines()
     (name,) = re.findall(r"--job-name=(\S+)", call)
     asked = (tmp_path / "asked").read_text().splitlines()
@@ -156,22 +156,22 @@ def test_a_busy_controller_is_asked_again_and_gets_one_array(told_slurm, make_st
 
 def test_a_kill_before_sbatch_has_answered_loses_no_array(told_slurm, make_state, tmp_path, monkeypatch):
     state = make_state({"one": "", "two": ""})
-    made = " ".join(f"{tmp_path}/{name}.done" for name in state.units)
+    made = " ".join(f"{tmp_path}/{name}.done" for name in state.jobs)
 
     def killed(*argv: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(launchers, "_slurm", killed)
-        launchers._submit(state, list(state.units.values()), tmp_path / "study")
+        launchers._submit(state, list(state.jobs.values()), tmp_path / "study")
     submitted = told_slurm("echo 7; echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
-    assert all(map(state.done, state.units)) and not submitted.exists()
+    assert all(map(state.done, state.jobs)) and not submitted.exists()
 
 
 def test_a_found_arrays_logs_are_its_own(told_slurm, make_state, tmp_path):
     here, state = tmp_path / "study", make_state({"one": "", "two": ""})
-    one, two = state.units
+    one, two = state.jobs
     for name in ("jobs", "logs"):
         (here / name).mkdir(parents=True)
     (here / "jobs" / "slurm.json").write_text(json.dumps({"units": ["no longer asked for", two, one]}))
@@ -200,12 +200,12 @@ def asked_of(cloud, verb: str) -> list[list[str]]:
 def test_each_cell_has_a_slice_of_its_own_and_gives_it_back(cloud, make_state, tmp_path):
     state = make_state({"good": "touch DONE", "bad": "exit 1"}, tpu="--spot")
     hand_over(state, tmp_path / "study", "tpu")
-    good, bad = state.units
-    logs = [(tmp_path / "study" / "logs" / f"{name}.log").read_text() for name in state.units]
+    good, bad = state.jobs
+    logs = [(tmp_path / "study" / "logs" / f"{name}.log").read_text() for name in state.jobs]
     assert state.done(good), logs
     assert list(state.failed) == [bad] and state.failed[bad].startswith("exit 1; see "), logs
     created = asked_of(cloud, "create")
-    assert {launchers.slice_name(state.layout.workdir, name) for name in state.units} == {line[4] for line in created}
+    assert {launchers.slice_name(state.layout.workdir, name) for name in state.jobs} == {line[4] for line in created}
     assert all("--spot" in line for line in created)
     assert {path.stem for path in cloud.folder.glob("*.json")} == {"host_environment"}  # all given back
 
@@ -238,7 +238,7 @@ def is_free(path: Path) -> bool:
 def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, make_state, tmp_path):
     here, script = tmp_path / "study", f"until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script})
-    names = [launchers.slice_name(state.layout.workdir, name) for name in state.units]
+    names = [launchers.slice_name(state.layout.workdir, name) for name in state.jobs]
     notes = [Path(cloud.env["IMITATION_CACHE"]) / "tpu" / f"{name}.run" for name in names]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     study = subprocess.Popen(
@@ -255,9 +255,9 @@ def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, ma
     wait_for(lambda: not any(watchers(names).values()) and is_free(here / "commands.lock"), 10)
     # The cells go on, end while no study runs, and one slice is taken away after that.
     (tmp_path / "go").touch()
-    wait_for(lambda: all(unit.done() for unit in state.units.values()))
+    wait_for(lambda: all(job.done() for job in state.jobs.values()))
     cloud.preempt(names[0])
-    for name in state.units:
+    for name in state.jobs:
         state.look(name)
     hand_over(state, here, "tpu")
     assert {path.stem for path in cloud.folder.glob("*.json")} == {"host_environment"}
@@ -268,7 +268,7 @@ def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, ma
 
 
 def test_names_of_slices(papers_grid):
-    found = layout(papers_grid, "w", 1)
+    found = lay_out(papers_grid, "w", 1)
     names = [*found.bases, *(cell.name for cell in found.cells)]
     slices = [launchers.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
     assert len(names) >= 39 and len(set(slices)) == len(slices)

@@ -6,7 +6,7 @@ from study_grid import grid
 
 from imitation_jax.reporting import costs, findings
 from imitation_jax.reporting.page import write_report
-from imitation_jax.reporting.study_layout import read_study
+from imitation_jax.reporting.study_file import read_study
 
 
 def test_hours_are_the_steps_and_the_tasks_own(tmp_path):

@@ -6,7 +6,7 @@ from study_grid import grid
 
 from imitation_jax.reporting import caveats, findings, report_tables, trends
 from imitation_jax.reporting.findings import ROWS
-from imitation_jax.reporting.study_layout import pooled, read_study, short
+from imitation_jax.reporting.study_file import pooled, read_study, short
 
 NQ = next(row for row in ROWS if (row.task, row.metric) == ("nq", "exact_match"))
 TASKS = ("style", "mmlu", "nq")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imitation_jax.studies import config as studies
-from imitation_jax.studies.cells import layout, scaled_budgets, short
+from imitation_jax.studies.layout import lay_out, scaled_budgets, short
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "studies"
 
@@ -19,7 +19,7 @@ def test_a_grid_is_every_combination_once(make_config):
     config = make_config()
     config.schedules.steep = {}
     config.grids.more = studies.grid("tiny", "talk", "20_000,all", "flat,steep", seeds="0,1")
-    names = [cell.name for cell in layout(config, "w", 1).cells]
+    names = [cell.name for cell in lay_out(config, "w", 1).cells]
     assert len(names) == len(set(names)) == 2 + 8 - 1  # one of both grids
     assert names[0] == "tiny-talk-10k-flat" and "tiny-talk-all-steep-s1" in names[-4:]
 
@@ -34,9 +34,9 @@ def test_scaled_budgets_grow_and_never_pass_what_was_asked():
 
 
 def test_limits_scale_with_the_budgets(make_config):
-    assert layout(make_config(), "w", 1).evaluations["facts"]["limit"] == 100
-    assert layout(make_config(), "w", 0.2).evaluations["facts"]["limit"] == 20
-    assert layout(make_config(), "w", 0.001).evaluations["facts"]["limit"] == 4
+    assert lay_out(make_config(), "w", 1).evaluations["facts"]["limit"] == 100
+    assert lay_out(make_config(), "w", 0.2).evaluations["facts"]["limit"] == 20
+    assert lay_out(make_config(), "w", 0.001).evaluations["facts"]["limit"] == 4
 
 
 @pytest.mark.parametrize("tokens, name", [(20_000_000, "20m"), (300_000, "300k"), (1500, "1.5k"), (1550, "1550")])
@@ -51,17 +51,17 @@ def test_what_lacks_public_data_is_left_out_and_said(make_config, tmp_path):
     config.builds.local = studies.build("L", "prepare", "c.py", input="WORKDIR/data/pairs/pairs.jsonl")
     config.builds.pairs = studies.build("P", "questions", questions="PUBLIC/q.jsonl", test="PUBLIC/t.jsonl")
     config.grids.local = studies.grid("tiny", "local", "all", "flat")
-    found = layout(config, "w", 1)
+    found = lay_out(config, "w", 1)
     assert found.left_out["mmlu"] == "mmlu is public data, and config.public is empty"
     assert found.left_out["nq"] == "q.jsonl is public data, and config.public is empty"  # by way of the build
     assert found.left_out["tiny-local-all-flat"].endswith("q.jsonl is public data, and config.public is empty")
     assert [cell.data for cell in found.cells] == ["talk", "talk"] and list(found.evaluations) == ["facts"]
 
     config.public = str(tmp_path)
-    assert layout(config, "w", 1).left_out["mmlu"] == f"{tmp_path}/mmlu: no such file"
+    assert lay_out(config, "w", 1).left_out["mmlu"] == f"{tmp_path}/mmlu: no such file"
     for name in ("mmlu", "q.jsonl", "t.jsonl"):
         (tmp_path / name).touch()
-    found = layout(config, "w", 1)
+    found = lay_out(config, "w", 1)
     assert list(found.left_out) == ["judge"] and len(found.cells) == 3
     builds = list(found.builds)
     assert builds.index("pairs") < builds.index("local")
@@ -74,7 +74,7 @@ def test_public_data_in_a_bucket(make_config, bucket):
     config.public = "gs://lent/public/"
     config.evaluations.facts = {"data": "PUBLIC/quiz.jsonl"}
     config.evaluations.mmlu = {"data_dir": "PUBLIC/mmlu"}
-    found = layout(config, "gs://lent/study", 1)
+    found = lay_out(config, "gs://lent/study", 1)
     assert found.evaluations == {"facts": {"data": "gs://lent/public/quiz.jsonl"}}
     assert found.left_out["mmlu"] == "gs://lent/public/mmlu: no such file"
 
@@ -107,20 +107,20 @@ def test_a_config_that_makes_no_sense(make_config, change, message):
     config = make_config()
     change(config)
     with pytest.raises(ValueError) as caught:
-        layout(config, "w", 1)
+        lay_out(config, "w", 1)
     assert message in str(caught.value)
 
 
 def test_a_scale_above_1_is_refused(make_config):
     with pytest.raises(ValueError, match="--scale=2 must lie above 0"):
-        layout(make_config(), "w", 2)
+        lay_out(make_config(), "w", 2)
 
 
 def test_the_real_study_stays_within_its_bounds(lent):
     """At most half a million trained tokens, four broad budgets or more, and nothing left out but the judge."""
     config = read("smollm2.py")
     config.public = str(lent("."))
-    found = layout(config, "w", 1)
+    found = lay_out(config, "w", 1)
     assert sum(cell.tokens for cell in found.cells) <= 500_000
     assert len({cell.tokens for cell in found.cells if cell.data == "broad"}) >= 4
     assert list(found.left_out) == ["judge"]
@@ -129,7 +129,7 @@ def test_the_real_study_stays_within_its_bounds(lent):
 def test_the_real_study_without_public_data_is_of_the_demo():
     config = read("smollm2.py")
     config.public = ""
-    found = layout(config, "w", 0.1)
+    found = lay_out(config, "w", 0.1)
     assert {cell.data for cell in found.cells} == {"broad"} and found.builds["broad"].label == "demo dialogues"
     assert list(found.evaluations) == ["answers", "facts", "style"]
     assert {"mmlu", "nq", "toxicity", "judge"} <= found.left_out.keys()
@@ -137,7 +137,7 @@ def test_the_real_study_without_public_data_is_of_the_demo():
 
 def test_the_papers_grid(papers_grid):
     """All budgets of three bases at the fixed warm-up, NQ-synthetic on both LLaMAs."""
-    found = layout(papers_grid, "w", 1)
+    found = lay_out(papers_grid, "w", 1)
     paper = [cell for cell in found.cells if cell.schedule == "paper"]
     mix = {(cell.base, cell.tokens) for cell in paper if cell.data == "sharegpt_mix"}
     assert len(mix) == 24 and {tokens for _, tokens in mix} >= {300_000, 20_000_000, 80_000_000, 150_000_000}

@@ -1,4 +1,4 @@
-"""Units as processes: failures are told and the others go on, and nothing outlives a study that is killed."""
+"""Jobs as processes: failures are told and the others go on, and nothing outlives a study that is killed."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from imitation_jax.studies import local_runner
-from imitation_jax.studies.cells import layout
-from imitation_jax.studies.jobs import Unit
-from imitation_jax.studies.state import State
+from imitation_jax.studies.jobs import Job
+from imitation_jax.studies.layout import lay_out
+from imitation_jax.studies.status import StudyStatus
 
 # A study whose only command notes its start, and on SIGTERM takes a second to end, as one that checkpoints.
 SLOW = "trap 'sleep 1; echo ended >>NOTES; exit 75' TERM; echo started >>NOTES; while true; do sleep 0.1; done"
@@ -28,62 +28,62 @@ with local_runner.alone(here) as lock:
 """
 
 
-def shell_unit(name: str, kind: str, script: str, done: Path) -> Unit:
-    return Unit(name, kind, (["bash", "-c", script],), done.exists)
+def shell_job(name: str, kind: str, script: str, done: Path) -> Job:
+    return Job(name, kind, (["bash", "-c", script],), done.exists)
 
 
 @pytest.fixture
 def state(make_config, tmp_path):
-    """`state(unit, ...)` with these units in the place of a study's own, whose cells are done."""
+    """`state(job, ...)` with these jobs in the place of a study's own, whose cells are done."""
 
-    def make(*todo: Unit) -> State:
-        found = layout(make_config(), str(tmp_path), 1)
-        done = [Unit(cell.name, "cell", (), lambda: True) for cell in found.cells]
-        return State(found, [*todo, *done])
+    def make(*todo: Job) -> StudyStatus:
+        found = lay_out(make_config(), str(tmp_path), 1)
+        done = [Job(cell.name, "cell", (), lambda: True) for cell in found.cells]
+        return StudyStatus(found, [*todo, *done])
 
     return make
 
 
-def run(state: State, here: Path) -> list[str]:
+def run(state: StudyStatus, here: Path) -> list[str]:
     shown = []
     with local_runner.alone(here) as lock:
-        local_runner.run(state, list(state.units.values()), here, lock, shown.append)
+        local_runner.run(state, list(state.jobs.values()), here, lock, shown.append)
     return shown
 
 
-def test_a_failed_unit_is_told_and_the_others_go_on(state, tmp_path):
-    units = [
-        shell_unit("first", "cell", "echo 'error: what went wrong'; exit 1", tmp_path / "a"),
-        shell_unit("second", "cell", f"touch {tmp_path}/b", tmp_path / "b"),
-        shell_unit("third", "cell", "true", tmp_path / "c"),
-        shell_unit("killed", "cell", "kill -9 $$", tmp_path / "d"),
+def test_a_failed_job_is_told_and_the_others_go_on(state, tmp_path):
+    jobs = [
+        shell_job("first", "cell", "echo 'error: what went wrong'; exit 1", tmp_path / "a"),
+        shell_job("second", "cell", f"touch {tmp_path}/b", tmp_path / "b"),
+        shell_job("third", "cell", "true", tmp_path / "c"),
+        shell_job("killed", "cell", "kill -9 $$", tmp_path / "d"),
     ]
-    found = state(*units)
+    found = state(*jobs)
     assert "second" in run(found, tmp_path)
-    assert found.failed["first"] == "what went wrong" and found.standings["first"].status == "failed"
+    assert found.failed["first"] == "what went wrong" and found.of_job["first"].status == "failed"
     assert found.done("second") and "second" not in found.failed
     assert found.failed["third"].startswith("its commands ended, but not all results are there; see ")
     assert found.failed["killed"].startswith("exit -9; see ")
 
 
 @pytest.mark.parametrize("needed, needs", [("data talk", "cell"), ("cell", "judge cell")])
-def test_what_needs_a_failed_unit_is_not_started(state, tmp_path, needed, needs):
+def test_what_needs_a_failed_job_is_not_started(state, tmp_path, needed, needs):
     kinds = {"data talk": "build", "cell": "cell", "judge cell": "judge"}
-    first = shell_unit(needed, kinds[needed], "echo 'error: no file t.jsonl'; exit 1", tmp_path / "a")
-    found = state(first, shell_unit(needs, kinds[needs], f"touch {tmp_path}/started", tmp_path / "b"))
+    first = shell_job(needed, kinds[needed], "echo 'error: no file t.jsonl'; exit 1", tmp_path / "a")
+    found = state(first, shell_job(needs, kinds[needs], f"touch {tmp_path}/started", tmp_path / "b"))
     run(found, tmp_path)
     assert found.failed[needs] == f"{needed} failed: no file t.jsonl" and not (tmp_path / "started").exists()
 
 
 def test_what_is_done_is_not_done_again(state, tmp_path):
     (tmp_path / "there").touch()
-    found = state(shell_unit("cell", "cell", f"touch {tmp_path}/again", tmp_path / "there"))
+    found = state(shell_job("cell", "cell", f"touch {tmp_path}/again", tmp_path / "there"))
     assert run(found, tmp_path) == [] and not (tmp_path / "again").exists()
 
 
 def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
     notes = tmp_path / "notes"
-    found = state(shell_unit("cell", "cell", SLOW.replace("NOTES", str(notes)), tmp_path / "never"))
+    found = state(shell_job("cell", "cell", SLOW.replace("NOTES", str(notes)), tmp_path / "never"))
     me, signalled = os.getpid(), []
 
     def show(name: str) -> None:
@@ -91,7 +91,7 @@ def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
             signalled.append(os.kill(me, signal.SIGTERM))
 
     with local_runner.alone(tmp_path) as lock, pytest.raises(local_runner.Stopped):
-        local_runner.run(found, list(found.units.values()), tmp_path, lock, show)
+        local_runner.run(found, list(found.jobs.values()), tmp_path, lock, show)
     assert notes.read_text().split() == ["started", "ended"]
 
 

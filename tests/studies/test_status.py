@@ -7,9 +7,9 @@ import pytest
 from imitation_jax.evaluation.results import digest
 from imitation_jax.studies import config as studies
 from imitation_jax.studies import live_table
-from imitation_jax.studies.cells import layout
-from imitation_jax.studies.jobs import units
-from imitation_jax.studies.state import State
+from imitation_jax.studies.jobs import study_jobs
+from imitation_jax.studies.layout import lay_out
+from imitation_jax.studies.status import StudyStatus
 
 CELL = "tiny-talk-10k-flat"
 
@@ -18,9 +18,9 @@ CELL = "tiny-talk-10k-flat"
 def look(make_config, tmp_path):
     """`look()` reads the study in the folder `look.workdir` anew; `look.config` is its config."""
 
-    def read() -> State:
-        found = layout(read.config, str(read.workdir), 1)
-        return State(found, units(found, read.workdir))
+    def read() -> StudyStatus:
+        found = lay_out(read.config, str(read.workdir), 1)
+        return StudyStatus(found, study_jobs(found, read.workdir))
 
     read.config, read.workdir = make_config(), tmp_path / "study"
     return read
@@ -48,7 +48,7 @@ def checkpoint(look, committed="at noon") -> dict:
 
 def test_nothing_is_there_yet(look):
     state = look()
-    assert {one.status for one in state.standings.values()} == {"missing"} and state.seconds_left() is None
+    assert {one.status for one in state.of_job.values()} == {"missing"} and state.seconds_left() is None
 
 
 def test_a_base_is_done_when_its_results_have_the_studys_settings(look, write_result):
@@ -59,21 +59,21 @@ def test_a_base_is_done_when_its_results_have_the_studys_settings(look, write_re
     assert not look().done("tiny")
     write_result(look.workdir, "tiny", "facts", settings)
     state = look()
-    assert state.done("tiny") and state.standings["tiny"].numbers == {"facts": 0.25}
+    assert state.done("tiny") and state.of_job["tiny"].numbers == {"facts": 0.25}
 
 
 def test_a_cell_is_trained_then_evaluated_then_done(look, write_result):
     train(look)
-    one = look().standings[CELL]
+    one = look().of_job[CELL]
     assert (one.status, one.trained_tokens, one.loss_tokens, one.share) == ("training", 1800, 600, 0.18)
     write_result(look.workdir, "tiny", "facts", {"data": "quiz.jsonl", "limit": 100, "model": "hf:tiny"}, n=10)
     (look.workdir / "eval" / CELL).mkdir()
     (look.workdir / "eval" / CELL / "facts.samples.jsonl.0123.partial").write_text("{}\n" * 4)
-    one = look().standings[CELL]
+    one = look().of_job[CELL]
     assert (one.status, one.share) == ("evaluating", 0.4)
     write_result(look.workdir, CELL, "facts", checkpoint(look))
     state = look()
-    assert state.done(CELL) and state.standings[CELL].status == "done"
+    assert state.done(CELL) and state.of_job[CELL].status == "done"
 
 
 def test_results_of_other_weights_or_settings_are_not_the_cells(look, write_result):
@@ -126,9 +126,9 @@ def test_questions_looked_for_in_other_training_data_are_looked_for_again(look, 
     look.config.builds.more = studies.build("More", "prepare", input="m.jsonl")
     look.config.grids.more = studies.grid("tiny", "more", "10_000", "flat")
     state = look()
-    assert not state.done("tiny") and "facts" not in state.standings["tiny"].results
+    assert not state.done("tiny") and "facts" not in state.of_job["tiny"].results
     data = f"{look.workdir}/data"
-    assert f"--contamination={data}/more,{data}/talk" in state.units["tiny"].commands[-1]
+    assert f"--contamination={data}/more,{data}/talk" in state.jobs["tiny"].commands[-1]
 
 
 def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
@@ -137,7 +137,7 @@ def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
         "def get_config(variant):\n    return ConfigDict({'only': '', 'tasks': {variant: {'limit': 0}}})\n"
     )
     look.config.evaluate = f"{tmp_path}/batch.py:facts"
-    assert look().units
+    assert look().jobs
     look.config.evaluate_keys.only = 3
     with pytest.raises(ValueError, match="config.evaluate_keys: .*int"):
         look()
@@ -150,7 +150,7 @@ def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
 def test_only_the_configs_own_model_is_fetched(look):
     for model, fetched in (("gguf:.cache/a.gguf", True), ("gguf:/models/a.gguf", False), ("orbax:gs://b/a", False)):
         look.config.bases.tiny.update(model=model, fetch="fetch_a")
-        assert ("fetch tiny" in look().units) == fetched
+        assert ("fetch tiny" in look().jobs) == fetched
 
 
 def test_a_cell_of_another_training_is_not_done(look, write_result):
@@ -177,7 +177,7 @@ def test_a_key_that_changes_no_weight_leaves_a_finished_cell_finished(look, writ
     look.config.train = keys
     state = look()
     assert state.done(CELL)
-    assert [command[2] for command in state.units[CELL].commands] == ["imitation_jax.evaluate"]
+    assert [command[2] for command in state.jobs[CELL].commands] == ["imitation_jax.evaluate"]
 
 
 def test_a_finished_cell_whose_optimiser_state_is_gone_is_only_evaluated(look):
@@ -186,11 +186,11 @@ def test_a_finished_cell_whose_optimiser_state_is_gone_is_only_evaluated(look):
     checkpoint = look.workdir / "runs" / CELL / "checkpoints" / "2"
     for name in ("params", "optimizer"):
         (checkpoint / name).mkdir(parents=True)
-    assert [command[2] for command in look().units[CELL].commands] == ["imitation_jax.train", "imitation_jax.evaluate"]
+    assert [command[2] for command in look().jobs[CELL].commands] == ["imitation_jax.train", "imitation_jax.evaluate"]
     (checkpoint / "optimizer").rmdir()
-    assert [command[2] for command in look().units[CELL].commands] == ["imitation_jax.evaluate"]
+    assert [command[2] for command in look().jobs[CELL].commands] == ["imitation_jax.evaluate"]
     look.config.schedules.flat.optimizer.warmup_steps = 8
-    assert len(look().units[CELL].commands) == 2  # train says what differs
+    assert len(look().jobs[CELL].commands) == 2  # train says what differs
 
 
 def test_the_time_left_comes_from_what_was_measured(look, write_result):
@@ -206,7 +206,7 @@ def test_the_time_left_comes_from_what_was_measured(look, write_result):
 
 def test_a_build_made_otherwise_is_refused(look):
     (look.workdir / "data").mkdir(parents=True)
-    talk = next(unit for unit in look().units.values() if unit.name == "data talk")
+    talk = next(job for job in look().jobs.values() if job.name == "data talk")
     talk.commands[-1]()
     assert look().done("data talk")
     look.config.builds.talk.flags.input = "other.jsonl"
@@ -215,12 +215,12 @@ def test_a_build_made_otherwise_is_refused(look):
 
 
 def test_a_build_that_a_kill_cut_off_is_kept_only_with_the_same_keys(look):
-    talk = look().units["data talk"]
+    talk = look().jobs["data talk"]
     talk.commands[0]()
-    assert [callable(command) for command in look().units["data talk"].commands] == [True, False, True]
+    assert [callable(command) for command in look().jobs["data talk"].commands] == [True, False, True]
     (look.workdir / "data" / "talk").mkdir()  # what the command itself makes
     state = look()
-    assert len(state.units["data talk"].commands) == 1 and not state.done("data talk")
+    assert len(state.jobs["data talk"].commands) == 1 and not state.done("data talk")
     look.config.builds.talk.flags.input = "other.jsonl"
     with pytest.raises(ValueError, match="talk.begun.json: was made with another flags.input; use a new --workdir"):
         look()
@@ -237,29 +237,29 @@ def test_study_json_says_what_every_cell_is(look, write_result):
     assert told["cells"][0] == cell | {"trained_tokens": 1800, "loss_tokens": 600, "status": "training", "why": ""}
     assert {"what": "judge", "why": "config.judge.flags.model is empty: no LLM judge was named"} in told["left_out"]
 
-    found = layout(look.config, str(look.workdir), 0.5)
+    found = lay_out(look.config, str(look.workdir), 0.5)
     with pytest.raises(ValueError, match="is of a study whose scale is 1, not 0.5; use a new --workdir"):
-        State(found, units(found, look.workdir)).write()
+        StudyStatus(found, study_jobs(found, look.workdir)).write()
 
 
 def test_the_judge_runs_where_a_model_is_named(look, write_result):
     look.config.evaluations.answers = {"prompts": "p.jsonl"}
     write_result(look.workdir, "tiny", "facts", {"data": "quiz.jsonl", "limit": 100, "model": "hf:tiny"})
     write_result(look.workdir, "tiny", "answers", {"prompts": "p.jsonl", "model": "hf:tiny"})
-    assert "judge tiny" not in look().units
+    assert "judge tiny" not in look().jobs
     look.config.judge.flags.model = "gpt-4"
     look.config.judge.reference = f"{look.workdir}/theirs.jsonl"
     (look.workdir / "theirs.jsonl").write_text(json.dumps({"instruction": "hi", "output": "theirs"}) + "\n")
     state = look()
     assert state.done("tiny") and not state.done("judge tiny")
-    for command in state.units["judge tiny"].commands:
+    for command in state.jobs["judge tiny"].commands:
         assert command[2] == "imitation_jax.judge" and f"--answers_a={look.workdir}/eval/tiny/answers.jsonl" in command
     for task in ("judge", "tone"):
         write_result(look.workdir, "tiny", task, {"model": "gpt-4"})
     assert not look().done("judge tiny")
     write_answer(look, "yes", "judge", "tone")
     state = look()
-    assert state.done("judge tiny") and {"judge", "tone"} <= state.standings["tiny"].numbers.keys()
+    assert state.done("judge tiny") and {"judge", "tone"} <= state.of_job["tiny"].numbers.keys()
     (look.workdir / "theirs.jsonl").write_text(json.dumps({"instruction": "hi", "output": "others"}) + "\n")
     assert not look().done("judge tiny")
     (look.workdir / "theirs.jsonl").write_text(json.dumps({"instruction": "hi", "output": "theirs"}) + "\n")

@@ -63,7 +63,7 @@ def from_root(path: str) -> str:
     return path if "://" in path else str(ROOT / path)
 
 
-def layout(config: ConfigDict, workdir: str, scale: float) -> Layout:
+def lay_out(config: ConfigDict, workdir: str, scale: float) -> Layout:
     """The study at that scale in that folder.
 
     Raises:
@@ -180,9 +180,9 @@ def scaled_budgets(budgets: set[int], scale: float, least: int) -> dict[int, int
 
 def short(tokens: int) -> str:
     """As names have it: 20000000 is 20m, 15000 is 15k, 1550 is 1550."""
-    for unit, letter in ((10**6, "m"), (10**3, "k")):
+    for size, letter in ((10**6, "m"), (10**3, "k")):
         for digits in (0, 1):
-            number = tokens / unit
+            number = tokens / size
             if number >= 1 and round(number, digits) == number:
                 return f"{number:.{digits}f}{letter}"
     return str(tokens)

@@ -1,0 +1,132 @@
+"""What of a study is done: whether a result that is there is one with the study's settings, of the present weights and
+answers, as read from what the commands have written. Nothing else has to be kept, wherever they ran.
+"""
+
+import functools
+import json
+import os
+import runpy
+
+from etils import epath
+
+from imitation_jax.core.fingerprint import flat
+from imitation_jax.data import answer_files
+from imitation_jax.evaluation.benchmark_rows import read_rows
+from imitation_jax.evaluation.results import Result, digest, read_result, samples_path
+from imitation_jax.evaluation.runner import NOT_SETTINGS
+from imitation_jax.models.load import identify
+from imitation_jax.studies.layout import ROOT, Layout, from_root
+
+VERDICTS = ("judge", "tone")
+
+
+def evaluated(layout: Layout, name: str) -> bool:
+    """Whether all results of the study are there, see `task_done`."""
+    return all(task_done(layout, name, task) for task in layout.evaluations)
+
+
+def task_done(layout: Layout, name: str, task: str) -> bool:
+    """Whether that result is there, with the settings of the study, of the model's present weights and answers."""
+    result = result_of(layout, name, task)
+    if result is None:
+        return False
+    settings, own = result["settings"], dict(layout.evaluations[task])
+    if task == "style":
+        own["answers"] = answers_of(layout, name)
+        if not _of_answers(layout, name, task, own["answers"]):
+            return False
+    else:
+        own["model"] = _models(layout)[name]
+        if weights := weights_of(own["model"]):
+            own["weights"] = weights
+        if result.get("contamination", {}).get("dataset") != trained_on(layout):
+            return False
+    others = {key: value for key, value in defaults(layout)[task].items() if key in settings}
+    return all(settings.get(key) == value for key, value in (others | own).items())
+
+
+def judged(layout: Layout, name: str) -> bool:
+    """The same of the judge's verdicts and of what it says of the tone."""
+    config, answers = layout.config.judge, answers_of(layout, name)
+    for task in VERDICTS:
+        settings = dict(flat((result_of(layout, name, task) or {"settings": {}})["settings"]))
+        wanted = {key: value for key, value in flat(config.flags.to_dict()) if key in settings}
+        if "model" not in settings or any(settings[key] != value for key, value in wanted.items()):
+            return False
+        if not _of_answers(layout, name, task, answers):
+            return False
+    return _of_answers(layout, name, VERDICTS[0], config.reference, "gold")
+
+
+def _models(layout: Layout) -> dict[str, str]:
+    """Where the model behind a name is."""
+    bases = {name: base.model for name, base in layout.bases.items()}
+    return bases | {cell.name: f"orbax:{layout.run(cell)}" for cell in layout.cells}
+
+
+def weights_of(model: str) -> str | None:
+    """What `evaluate` notes of the weights; None where the model is not there (any more)."""
+    kind, _, where = model.partition(":")
+    try:
+        return digest(identify(f"{kind}:{from_root(os.path.expanduser(where))}"))
+    except (OSError, ValueError):
+        return None
+
+
+def trained_on(layout: Layout) -> str:
+    """What the questions are looked for in: for all models the same, so that their clean questions are the same."""
+    return ",".join(sorted({layout.output(cell.data) for cell in layout.cells}))
+
+
+def answers_of(layout: Layout, name: str) -> str:
+    """The file of a model's answers; of the teacher's second ones, where it is no model."""
+    return f"{layout.workdir}/eval/{name}/answers.jsonl" if name in _models(layout) else ceiling(layout)
+
+
+def ceiling(layout: Layout) -> str:
+    """The teacher's second answers to the prompts that the models answer."""
+    return f"{layout.workdir}/data/ceiling-{layout.evaluations['answers'].get('limit', 0) or 'all'}.jsonl"
+
+
+def _of_answers(layout: Layout, name: str, task: str, answers: str, key: str = "prediction") -> bool:
+    """Whether what a result's samples hold under `key` are the answers in that file as it is now; times would not tell,
+    as a result is kept where answers come out the same."""
+    samples = samples_path(layout.workdir, name, task, task)
+    try:
+        present = {row["output"] for row in answer_files.read_answers(from_root(answers))}
+        asked = [row for _, row in read_rows(str(samples))]
+    except (OSError, ValueError):
+        return False
+    return all(row[key] in present for row in asked)
+
+
+@functools.cache
+def _defaults_of(file: str, told: str) -> dict[str, dict]:
+    path, *variant = file.split(":", 1)
+    config = runpy.run_path(str(ROOT / path))["get_config"](*variant)
+    try:
+        config.update(json.loads(told))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"config.evaluate_keys: {' '.join(str(error).split())}") from None
+    changing = {*NOT_SETTINGS, "answers"}
+    return {
+        name: {key: value for key, value in task.to_dict().items() if key not in changing}
+        for name, task in config.tasks.items()
+    }
+
+
+def defaults(layout: Layout) -> dict[str, dict]:
+    """Task -> the settings that it has where the study names no other.
+
+    Raises:
+      ValueError: the study names a task or a key that the batch has not.
+    """
+    found = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
+    if unknown := sorted(layout.evaluations.keys() - found.keys()):
+        raise ValueError(f"config.evaluations.{unknown[0]}: {layout.config.evaluate} has no such task")
+    return found
+
+
+def result_of(layout: Layout, name: str, task: str) -> Result | None:
+    """The result file, where it is there."""
+    return read_result(epath.Path(layout.workdir) / "eval" / name / f"{task}.json")
