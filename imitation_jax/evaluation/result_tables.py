@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 
+from imitation_jax.core.text_table import text_table
 from imitation_jax.evaluation import contamination, statistics
 from imitation_jax.evaluation.results import Result, samples_path
 
@@ -21,7 +22,7 @@ def table(results: Sequence[Result]) -> str:
             value = "-" if found["value"] is None else f"{found['value']:.4f}"
             numbers = (value, _span(statistics.interval(found)), str(found["n"]), f"{seconds:.1f}", speed)
             lines.append((result["task"], result["model"], metric, *numbers))
-    return _aligned(lines, left=3)
+    return text_table(lines, left=3)
 
 
 def paired_table(
@@ -59,7 +60,7 @@ def paired_table(
                 pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
                 if pairs:
                     lines.append((task, other["model"], first["model"], key, *_compared(pairs)))
-    return "\n".join([*([_aligned(lines, left=4)] if len(lines) > 1 else []), *notes])
+    return "\n".join([*([text_table(lines, left=4)] if len(lines) > 1 else []), *notes])
 
 
 def _compared(pairs: Sequence[tuple[float, float]]) -> tuple[str, ...]:
@@ -85,11 +86,3 @@ def _read_scores(workdir: str, result: Result, keys: Sequence[str]) -> dict[str,
 
 def _span(interval: statistics.Interval | None) -> str:
     return "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:
-    """Columns side by side, the first `left` of them set to the left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = [str.ljust] * left + [str.rjust] * (len(widths) - left)
-    rows = ("  ".join(side(*cell) for side, *cell in zip(sides, line, widths, strict=True)) for line in lines)
-    return "\n".join(row.rstrip() for row in rows)

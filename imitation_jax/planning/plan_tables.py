@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from imitation_jax.core.text_table import text_table
 from imitation_jax.planning.programs import PROGRAMS
 
 Plan = dict[str, Any]
@@ -11,7 +12,8 @@ def text(plan: Plan) -> str:
     """One plan: memory of each program, what it sends, how long it takes."""
     mesh = " x ".join(f"{axis}={size}" for axis, size in plan["mesh"].items()) or "one device"
     lines = [f"{plan['config']} on {plan['topology']}: {_counted(plan['chips'], 'chip')} as {mesh}", ""]
-    lines += _aligned([("program", "at a time", "GiB a device", "of", "", "compiled in"), *map(_memory, _each(plan))])
+    header = ("program", "at a time", "GiB a device", "of", "", "compiled in")
+    lines.append(text_table([header, *map(_memory, _each(plan))], left=len(header)))
     for name, program in plan["programs"].items():
         held = ", ".join(f"{what} {gib:.2f}" for what, gib in program["memory_gib"].items() if gib >= 0.005)
         lines.append(f"  {name}: {held} GiB")
@@ -24,11 +26,11 @@ def text(plan: Plan) -> str:
                 (one["axes"], one["kind"], f"{one['turns']:,}", f"{1024 * one['gib']:,.1f}")
                 for one in program["collectives"]
             ]
-            lines += ["", *_aligned([(f"{name} sends along", "by", "times", "MiB a device"), *sent])]
+            lines += ["", text_table([(f"{name} sends along", "by", "times", "MiB a device"), *sent], left=4)]
     bounds = [_bound(name, program) for name, program in plan["programs"].items() if program.get("roofline")]
     if bounds:
         header = ("at least, ms", "products", "memory", "links", "bound by", "MFU at most", "tokens/s at most")
-        lines += ["", *_aligned([header, *bounds])]
+        lines += ["", text_table([header, *bounds], left=len(header))]
     if (run := plan["run"]) and "hours" in run:
         lines += ["", _run(run)]
     if plan["fits"]:
@@ -104,8 +106,3 @@ def _yes(fits: bool) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
