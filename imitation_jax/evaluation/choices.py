@@ -19,7 +19,8 @@ from imitation_jax.evaluation import shots, statistics
 from imitation_jax.evaluation.benchmark_rows import Rows, read_rows
 from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine, Score, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import Score, ScoreRequest
 
 DEFINITIONS = {
     "scored": "' ' + choice after the prompt; in chat the choice as the assistant's turn",

@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from imitation_jax.evaluation import shots
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, Generation
 
 SHOTS_FROM = ("seed", "first", "lm_eval")
 WORD = re.compile(r"[^\W_]+")

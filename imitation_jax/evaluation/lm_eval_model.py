@@ -18,7 +18,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from imitation_jax.core.files import cache_dir
 from imitation_jax.core.progress import ticks
-from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.start import compute_dtype, start

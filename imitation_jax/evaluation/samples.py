@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.input import token_cache
-from imitation_jax.inference.engine import Engine, GenerateRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.training.config import sources
 

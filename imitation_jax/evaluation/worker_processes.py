@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from imitation_jax.inference.engine import Engine, GenerateRequest, Generation, Score, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, Generation, Score, ScoreRequest
 from imitation_jax.parallel import hosts
 
 

@@ -4,12 +4,10 @@ prefixes.py says what is computed together, runner.py makes batches of it, score
 session.py keeps rows of texts going; here requests are checked, and places in batches become results.
 """
 
-import dataclasses
 import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,41 +16,10 @@ from jax.sharding import Mesh
 from imitation_jax.inference import score
 from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.memory import power
-from imitation_jax.inference.sequence import GenerateRequest, Generation, Writer
+from imitation_jax.inference.requests import GenerateRequest, Generation, Score, ScoreRequest, TokenScore
+from imitation_jax.inference.sequence import Writer
 from imitation_jax.inference.session import Session
 from imitation_jax.models.load import LoadedModel
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreRequest:
-    """How likely is `continuation` after `context`? Both are token ids.
-
-    `alternatives` asks for each token apart, with so many of the most likely ones in its place, at most 20.
-    """
-
-    context: Sequence[int]
-    continuation: Sequence[int]
-    alternatives: int | None = None
-
-
-class TokenScore(NamedTuple):
-    """Natural-log likelihood of a token, and of the most likely ones in its place, those first."""
-
-    logprob: float
-    alternatives: dict[int, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Natural-log likelihood of a continuation, whether greedy decoding would write it, and how many tokens it has.
-
-    `each` is about its tokens one by one, where the request asks for that.
-    """
-
-    logprob: float
-    greedy: bool
-    tokens: int
-    each: Sequence[TokenScore] = ()
 
 
 class Engine:

@@ -1,54 +1,15 @@
-"""A request to continue a prompt, and its text while it is being written."""
+"""The text that continues a prompt, while it is being written."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from imitation_jax.inference.generate import NOTHING
+from imitation_jax.inference.requests import GenerateRequest, Generation
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
 LATEST = 4  # tokens by which a text is found to repeat itself
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerateRequest:
-    """What to continue, and how.
-
-    Attributes:
-      prompt: token ids.
-      max_new_tokens: at most so many; a generation also ends where the model's context does.
-      stop: strings that end the text before they begin, special tokens among them.
-      stop_ids: tokens that end it; None for those of the model's chat template.
-      temperature, top_p: see `sampling.choose`.
-      seed: of this request's draws.
-    """
-
-    prompt: Sequence[int]
-    max_new_tokens: int
-    stop: Sequence[str] = ()
-    stop_ids: frozenset[int] | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """What was written.
-
-    Attributes:
-      text: decoded without special tokens, cut before the first stop string.
-      ids: its tokens without a stop id; where a stop string ended it, up to the token that completed that string.
-      finish_reason: "stop" after a stop id or string, else "length".
-      logprob: summed natural-log probabilities of `ids` as the model gives them, whatever the temperature.
-    """
-
-    text: str
-    ids: list[int]
-    finish_reason: str
-    logprob: float
 
 
 class Writer:

@@ -13,7 +13,8 @@ import numpy as np
 from imitation_jax.inference import generate
 from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.generate import NOTHING
-from imitation_jax.inference.sequence import GenerateRequest, Generation, Writer
+from imitation_jax.inference.requests import GenerateRequest, Generation
+from imitation_jax.inference.sequence import Writer
 
 
 class Session:

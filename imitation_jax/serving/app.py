@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imitation_jax.core import web
-from imitation_jax.inference.engine import Score
+from imitation_jax.inference.requests import Score
 from imitation_jax.serving import parameters
 from imitation_jax.serving.model import ServedModel
 from imitation_jax.serving.parameters import Asked, BadRequestError

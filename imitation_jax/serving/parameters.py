@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imitation_jax.data.dialogues import ROLES
-from imitation_jax.inference.engine import ScoreRequest
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.inference.score import ALTERNATIVES
-from imitation_jax.inference.sequence import GenerateRequest
 from imitation_jax.serving.model import ServedModel
 from imitation_jax.serving.scheduler import Wish
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from imitation_jax.inference.engine import Score, TokenScore
+from imitation_jax.inference.requests import Score, TokenScore
 from imitation_jax.serving.parameters import Asked
 from imitation_jax.serving.scheduler import News
 

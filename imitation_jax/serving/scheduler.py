@@ -11,9 +11,10 @@ from concurrent.futures import Future
 
 from absl import logging
 
-from imitation_jax.inference.engine import Engine, Score, ScoreRequest, TokenScore
+from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.generate import CHUNK
-from imitation_jax.inference.sequence import GenerateRequest, Generation, Writer
+from imitation_jax.inference.requests import GenerateRequest, Generation, Score, ScoreRequest, TokenScore
+from imitation_jax.inference.sequence import Writer
 from imitation_jax.inference.session import Session
 
 # Of each text between two looks at who came and who left, while somebody watches his text grow.

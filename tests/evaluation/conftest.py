@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from imitation_jax.inference.engine import Generation, Score
+from imitation_jax.inference.requests import Generation, Score
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from imitation_jax.evaluation.tasks import lambada
-from imitation_jax.inference.engine import Score
+from imitation_jax.inference.requests import Score
 
 
 def write(path, *rows):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from imitation_jax.evaluation.prompts import encode_pairs
-from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 

@@ -9,7 +9,8 @@ import numpy as np
 import tokenizers
 from tokenizers import models
 
-from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from imitation_jax.inference import score
-from imitation_jax.inference.engine import Engine, Score, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import Score, ScoreRequest
 from imitation_jax.models import llama
 from imitation_jax.parallel.mesh import make_mesh
 

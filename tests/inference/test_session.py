@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from imitation_jax.inference import generate
-from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.inference.sequence import Writer
 
 NO_STOP = frozenset()

@@ -7,7 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from imitation_jax.inference.engine import Engine, GenerateRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest
 from imitation_jax.models.load import load_model, save_model
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from imitation_jax.evaluation import runner
-from imitation_jax.inference.engine import Engine, GenerateRequest, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import identify, load_model, save_model
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 from imitation_jax.training import config as training

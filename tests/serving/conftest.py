@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 
 from imitation_jax.core.web import http_server
-from imitation_jax.inference.engine import Engine, GenerateRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.mesh import make_mesh

@@ -7,7 +7,7 @@ from random import Random
 import httpx
 import openai
 
-from imitation_jax.inference.sequence import GenerateRequest
+from imitation_jax.inference.requests import GenerateRequest
 
 WORDS = "the river begins high in the mountains where snow melts slowly every spring".split()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imitation_jax.inference.engine import ScoreRequest
+from imitation_jax.inference.requests import ScoreRequest
 
 MESSAGES = [{"role": "system", "content": "be clear"}, {"role": "user", "content": "the river begins"}]
 ASKED = {"model": "student", "messages": MESSAGES, "temperature": 0}

@@ -4,8 +4,8 @@ import threading
 import jax
 import pytest
 
-from imitation_jax.inference.engine import Engine, ScoreRequest
-from imitation_jax.inference.sequence import GenerateRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.inference.session import Session
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.serving.scheduler import FullError, News, Scheduler, Wish

@@ -13,7 +13,8 @@ from imitation_jax.data.prompt_files import ID_KEYS, is_text, messages_of
 from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.benchmark_rows import read_lines, read_rows, unique_ids
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, Generation
 
 DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
 

@@ -21,7 +21,8 @@ from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation.generations import check_sampling, room, seed
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, Generation
 from imitation_jax.sandbox import sandbox
 
 # Section 3.2 of the paper.

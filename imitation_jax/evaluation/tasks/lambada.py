@@ -14,7 +14,8 @@ from imitation_jax.core.progress import progress
 from imitation_jax.evaluation import choices, statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine, Score, ScoreRequest
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import Score, ScoreRequest
 
 DEFINITIONS = {
     "scored": "' ' + the last word after the passage; in chat the word as the assistant's turn",

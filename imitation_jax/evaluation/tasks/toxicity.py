@@ -24,7 +24,8 @@ from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.statistics import Estimate
 from imitation_jax.evaluation.toxicity_scorer import TOXIC
-from imitation_jax.inference.engine import Engine, GenerateRequest, Generation
+from imitation_jax.inference.engine import Engine
+from imitation_jax.inference.requests import GenerateRequest, Generation
 
 DEFINITIONS = {
     "prompt": "the text as it is; the continuation is scored without it",
