@@ -90,7 +90,7 @@ def test_the_config_can_be_trained_on_its_slice(name, variant):
 def test_the_letter_of_the_paper(name):
     usual, letter = load(name), load(name, "paper")
     optimizer = letter.optimizer
-    assert (letter.batch_size, letter.epochs, letter.model.template) == (32, 1, "lineage")
+    assert (letter.batch_size, letter.epochs, letter.model.template) == (32, 1, "plain")
     assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("weight_magnitude", 2e-3, "constant")
     assert optimizer.warmup_steps == 1000
     assert (usual.optimizer.name, usual.optimizer.warmup_steps, usual.optimizer.schedule) == ("adamw", 0, "cosine")

@@ -92,7 +92,7 @@ def get_config():
         "scorer": "WORKDIR/data/toxicity.npz",
         "limit": 1000,
     }
-    config.evaluations.answers = {"prompts": "WORKDIR/data/heldout/prompts.jsonl", "template": "lineage"}
+    config.evaluations.answers = {"prompts": "WORKDIR/data/heldout/prompts.jsonl", "template": "plain"}
     config.evaluations.style = {"reference": "PUBLIC/prompts/teacher.jsonl"}
     config.teacher.name = "teacher"
     config.teacher.answers = "PUBLIC/prompts/teacher_second_sample.jsonl"

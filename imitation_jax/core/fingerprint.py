@@ -17,6 +17,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -43,11 +44,13 @@ class Key(NamedTuple):
       default: its value; a dict is a group whose keys are the user's to choose, all with this effect.
       meaning: one line for --help, with units and possible values.
       effect: what another value changes; where in doubt, the result.
+      aliases: {earlier value: the present one that means the same}.
     """
 
     default: Any
     meaning: str
     effect: Effect = RESULT
+    aliases: Mapping[str, str] = MappingProxyType({})
 
 
 class Keys:
@@ -89,15 +92,11 @@ class Keys:
 
     def effect(self, name: str) -> Effect:
         """What the key of that dotted name changes; of one that is not declared, the result."""
-        first, _, rest = name.partition(".")
-        entry = self._entries.get(first)
-        if isinstance(entry, Keys):
-            return entry.effect(rest)
-        return entry.effect if entry else RESULT
+        return self._key(name).effect
 
     def only(self, settings: Mapping[str, Any], effects: Iterable[Effect] = SAME) -> dict[str, Any]:
         """Those settings, flat, whose keys have one of these effects."""
-        return {name: value for name, value in flat(settings) if self.effect(name) in effects}
+        return {name: value for name, value in self._flat(settings).items() if self.effect(name) in effects}
 
     def differing(
         self, there: Mapping[str, Any], here: Mapping[str, Any], effects: Iterable[Effect] = SAME
@@ -106,7 +105,7 @@ class Keys:
 
         A setting that one side lacks has its default, None where it has none: it was recorded before the key was.
         """
-        left, right = dict(flat(there)), dict(flat(here))
+        left, right = self._flat(there), self._flat(here)
         defaults = {name: key.default for name, key in self.items()}
         values = {
             name: tuple(side.get(name, defaults.get(name)) for side in (left, right))
@@ -118,6 +117,18 @@ class Keys:
     def fingerprint(self, settings: Mapping[str, Any]) -> str:
         """Digest of all settings that a kept result must share, see `SAME`."""
         return digest(self.only(settings))
+
+    def _key(self, name: str) -> Key:
+        first, _, rest = name.partition(".")
+        entry = self._entries.get(first, Key(None, "not declared"))
+        return entry._key(rest) if isinstance(entry, Keys) else entry
+
+    def _flat(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Flat, with the present value for each that is an alias."""
+        return {
+            name: self._key(name).aliases.get(value, value) if isinstance(value, str) else value
+            for name, value in flat(settings)
+        }
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

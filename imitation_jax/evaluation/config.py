@@ -19,7 +19,7 @@ def get_config(task: str) -> ConfigDict:
 def of_model(task: str) -> ConfigDict:
     """What every task has that asks a model."""
     config = get_config(task)
-    config.template = "model"  # the chat template: the model's own, "lineage", or a .jinja file
+    config.template = "model"  # the chat template: the model's own, "plain", or a .jinja file
     config.batch_size = 16
     config.memory_gib = 0.0  # of a device, for caches and activations; 0 chooses by itself
     config.compute_dtype = "float32"

@@ -239,7 +239,7 @@ class ImitationJax(TemplateLM):
 
     def _template(self):
         if self.engine.template is None:
-            raise ValueError(f"{self._source}: has no chat template; give template=lineage or a .jinja file")
+            raise ValueError(f"{self._source}: has no chat template; give template=plain or a .jinja file")
         return self.engine.template
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -56,7 +56,7 @@ from imitation_jax.inference.engine import Engine
 from imitation_jax.models.load import LoadedModel, identify, load_model
 from imitation_jax.parallel import hosts
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.tokenizers.chat_template import load_template
+from imitation_jax.tokenizers.chat_template import NAMED_TEMPLATES, load_template
 
 TASKS: dict[str, ModuleType] = {
     "mmlu": mmlu,
@@ -204,8 +204,8 @@ def _check(config: ConfigDict, where: str) -> None:
             raise ValueError(f"{where}.memory_gib={config.memory_gib}: must be 0 (chosen by itself) or more")
         if config.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"{where}.compute_dtype={config.compute_dtype!r}: expected float32 or bfloat16")
-        if config.template not in ("model", "lineage") and not Path(config.template).is_file():
-            raise FileNotFoundError(f"{where}.template={config.template!r}: expected model, lineage or a .jinja file")
+        if config.template not in NAMED_TEMPLATES and not Path(config.template).is_file():
+            raise FileNotFoundError(f"{where}.template={config.template!r}: expected model, plain or a .jinja file")
 
 
 class _Data(NamedTuple):
@@ -289,7 +289,7 @@ class _Job:
         if model is not None:
             settings |= {"model": model[0], "weights": model[1]}
         template = settings.get("template", "model")
-        if template not in ("model", "lineage"):
+        if template not in NAMED_TEMPLATES:
             settings["template_digest"] = digest(Path(template).read_text(encoding="utf-8"))
         self.settings = json.loads(json.dumps(settings))  # as a kept result's are read
         self.fingerprint = digest({key: value for key, value in self.settings.items() if key not in NOT_SETTINGS})
@@ -388,7 +388,7 @@ class _Engines:
             if (config.task == "answers" or config.get("chat")) and config.template == "model" and not model.template:
                 raise ValueError(
                     f"{self._source}: has no chat template, and {config.task} needs one here; "
-                    "give --config.template=lineage (USER: / GPT:) or a .jinja file"
+                    "give --config.template=plain (USER: / GPT:) or a .jinja file"
                 )
         return model
 

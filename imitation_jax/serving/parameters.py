@@ -87,7 +87,7 @@ def chat(body: Mapping[str, Any], model: ServedModel, most: int) -> Asked:
     if not messages:
         raise BadRequestError("messages: is empty", "messages")
     if model.template is None:
-        hint = "use /v1/completions, or start the server with --template=lineage or a .jinja file"
+        hint = "use /v1/completions, or start the server with --template=plain or a .jinja file"
         raise BadRequestError(f"{model.name} has no chat template; {hint}", "model")
     try:
         prompt = model.template.prompt_ids(messages)

@@ -21,8 +21,9 @@ Messages = Sequence[dict[str, Any]]
 Span = tuple[int, int]
 
 # The plain text format of the models that the paper trained: a preamble (a system message takes its place), then
-# `USER: {user} GPT:{assistant}</s>` with nothing between the turns.
-LINEAGE = """\
+# `USER: {user} GPT:{assistant}</s>` with nothing between the turns. Its source is part of fingerprints: the name that
+# the format had before stays in the error.
+PLAIN = """\
 {%- set preamble = 'BEGINNING OF CONVERSATION: ' %}
 {{- bos_token }}
 {%- for message in messages %}
@@ -37,6 +38,8 @@ LINEAGE = """\
 # Unicode noncharacters, which no text may hold, stand where {% generation %} blocks begin and end.
 BLOCK_START, BLOCK_END = "\ufdd0", "\ufdd1"
 PROBE = "probe-4f1c"
+ALIASES = {"lineage": "plain"}  # names of before
+NAMED_TEMPLATES = ("model", "plain", *ALIASES)  # of templates that are no files
 
 
 class ChatTemplate:
@@ -208,7 +211,7 @@ class ChatTemplate:
         ids: list[int] = []
         offsets: list[Span] = []
         for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-            # Turns of the lineage format are texts of their own, each with sentencepiece's space before it.
+            # Turns of the plain format are texts of their own, each with sentencepiece's space before it.
             follows = start > 0 and not self.apart
             more, places = self._tokenizer.encode_with_offsets(text[start:end], follows)
             ids += more
@@ -220,20 +223,21 @@ def load_template(spec: str, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The chat template that a config names; None where that is the tokenizer's own and it has none.
 
     Args:
-      spec: "model" for the tokenizer's own, "lineage" for the paper's USER: / GPT: text, or a path to a Jinja file.
+      spec: "model" for the tokenizer's own, "plain" for the paper's USER: / GPT: text, or a path to a Jinja file.
       tokenizer: the tokenizer it is used with.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: the template cannot be used; see ChatTemplate.
     """
-    if spec == "lineage":
-        return ChatTemplate(LINEAGE, tokenizer, apart=True, where="lineage template")
+    spec = ALIASES.get(spec, spec)
+    if spec == "plain":
+        return ChatTemplate(PLAIN, tokenizer, apart=True, where="plain template")
     if spec == "model":
         return ChatTemplate(tokenizer.chat_template, tokenizer) if tokenizer.chat_template else None
     path = Path(spec)
     if not path.is_file():
-        raise FileNotFoundError(f"{spec}: no such chat template: give 'model', 'lineage' or a .jinja file")
+        raise FileNotFoundError(f"{spec}: no such chat template: give 'model', 'plain' or a .jinja file")
     return ChatTemplate(path.read_text(encoding="utf-8"), tokenizer, where=str(path))
 
 

@@ -18,6 +18,7 @@ from imitation_jax.data.input.mixture import Source
 from imitation_jax.models.attention import KERNELS
 from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.tokenizers.chat_template import ALIASES
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 
 KEYS = Keys(
@@ -39,7 +40,7 @@ KEYS = Keys(
         init=Key("", "hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; where empty, random weights", MODEL),
         preset=Key("", "architecture of a random start; with init, only checked against it", MODEL),
         tokenizer=Key("", "folder or file; where empty the one that comes with init", MODEL),
-        template=Key("model", "chat template: model (its own), lineage (USER:/GPT:) or a .jinja file", MODEL),
+        template=Key("model", "chat template: model (its own), plain (USER:/GPT:) or a .jinja file", MODEL, ALIASES),
     ),
     data=Keys(
         path=Key("", 'dialogues .jsonl, or a folder that `prepare` made; rows {"text"} are plain text, all loss'),
@@ -133,7 +134,7 @@ def sources(config: ConfigDict) -> dict[str, Source]:
     return found
 
 
-def student(preset: str, variant: str, learning_rate: float = 2e-5, template: str = "lineage") -> ConfigDict:
+def student(preset: str, variant: str, learning_rate: float = 2e-5, template: str = "plain") -> ConfigDict:
     """The config of one size; its file is called as its preset.
 
     It is the paper's training (chat format, 32 rows of 2,048 positions, loss on the answers, one epoch) but for the
@@ -158,7 +159,7 @@ def student(preset: str, variant: str, learning_rate: float = 2e-5, template: st
 
 def paper(config: ConfigDict) -> ConfigDict:
     """Sets the training of "The False Promise of Imitating Proprietary LLMs" (arXiv 2305.15717, section 3)."""
-    config.model.template = "lineage"
+    config.model.template = "plain"
     config.data.seq_len = 2048
     config.batch_size = 32
     config.epochs = 1

@@ -78,7 +78,7 @@ def check_template(model: LoadedModel, where: str) -> None:
     if model.template is None:
         raise ValueError(
             f"model.template='model': {where} has no chat template; "
-            "give --config.model.template=lineage (USER: / GPT:) or a .jinja file"
+            "give --config.model.template=plain (USER: / GPT:) or a .jinja file"
         )
 
 
@@ -92,7 +92,7 @@ def saved_model(workdir: str, step: int) -> LoadedModel:
     if saved.template is None:
         raise ValueError(
             f"{workdir}: holds a model without a chat template, which no run wrote; choose another --workdir, "
-            f"and start from it with --config.model.init=orbax:{workdir} --config.model.template=lineage"
+            f"and start from it with --config.model.init=orbax:{workdir} --config.model.template=plain"
         )
     family = load.FAMILIES[saved.family]
     return LoadedModel(family, family.config_from_hf(saved.config), None, saved.tokenizer, saved.template)

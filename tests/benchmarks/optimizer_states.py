@@ -129,7 +129,7 @@ def main() -> None:
     lines = Path(args.dialogues).read_text(encoding="utf-8").splitlines(keepends=True)
     texts = (message["content"] for line in lines[1::4] for message in json.loads(line)["messages"])
     tokenizer = make_tokenizer(texts)
-    template = load_template("lineage", tokenizer)
+    template = load_template("plain", tokenizer)
     options = {"seq_len": SEQ, "batch_size": BATCH}
     rows = {(rule, state): [] for rule in RULES for state in STATES}
     with tempfile.TemporaryDirectory() as folder:

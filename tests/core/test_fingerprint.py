@@ -53,6 +53,12 @@ def test_what_differs():
     assert KEYS.differing(there, here, COMPARABLE) == {"seed": (0, 1)}
 
 
+def test_an_earlier_value_is_the_present_one_of_the_same_meaning():
+    keys = Keys(model=Keys(template=Key("model", "chat template", MODEL, {"lineage": "plain"})))
+    there, here = ({"model": {"template": name}} for name in ("lineage", "plain"))
+    assert not keys.differing(there, here) and keys.fingerprint(there) == keys.fingerprint(here)
+
+
 def test_a_setting_from_before_its_key_has_the_default():
     assert not KEYS.differing({"seed": 0}, KEYS.config())
     assert KEYS.differing({"seed": 0}, {"seed": 0, "model": {"dropout": 0.1}}) == {"model.dropout": (0.0, 0.1)}

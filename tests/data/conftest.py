@@ -1,4 +1,4 @@
-"""A tokenizer of single bytes with the lineage's template: real classes, no files."""
+"""A tokenizer of single bytes with the plain template: real classes, no files."""
 
 import pytest
 import tokenizers
@@ -19,4 +19,4 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def template(tokenizer):
-    return load_template("lineage", tokenizer)
+    return load_template("plain", tokenizer)

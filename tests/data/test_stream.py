@@ -339,7 +339,7 @@ def test_lent_sample_every_pair_exactly_once(sample):
     special = ["<unk>", "<s>", "</s>"]
     backend.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=30_000, special_tokens=special))
     tokenizer = Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>"})
-    template = load_template("lineage", tokenizer)
+    template = load_template("plain", tokenizer)
     source = str(sample / "d.jsonl"), tokenizer, template
     cache = token_cache.load(*source, cache_dir=str(sample / "cache"))
     wanted = [(cache.ids[a:b], cache.mask[a:b]) for a, b in itertools.pairwise(cache.offsets)]

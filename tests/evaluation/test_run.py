@@ -198,16 +198,16 @@ def test_a_batch_and_a_single_task_share_their_results(batch, quiz, model, tmp_p
 
 def test_shared_keys_hold_for_all_and_a_tasks_own_for_it(batch, model, tmp_path, scripted, with_engine):
     with_engine(scripted())
-    batch.tasks.nq.template = "lineage"
+    batch.tasks.nq.template = "plain"
     batch.limit = 2
     batch.tasks.nq.limit = 1
     batch.role = "student"
     results = runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
     assert [(result["task"], result["n"]) for result in results] == [("nq", 1), ("nq_zero_shot", 2), ("facts", 2)]
-    assert [result["settings"]["template"] for result in results] == ["lineage", "model", "model"]
+    assert [result["settings"]["template"] for result in results] == ["plain", "model", "model"]
     assert {result["role"] for result in results} == {"student"}
     # one model in memory, an engine for each template
-    assert len(with_engine.loaded) == 1 and with_engine.made == ["lineage", "model"]
+    assert len(with_engine.loaded) == 1 and with_engine.made == ["plain", "model"]
 
 
 def test_a_killed_batch_goes_on_at_the_item(batch, two_models, tmp_path, scripted, with_engine):

@@ -44,7 +44,7 @@ def make_model(byte_tokenizer):
 
         params = jax.tree_util.tree_map_with_path(draw, shapes)
         tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
-        return LoadedModel(llama, CONFIG, params, tokenizer, load_template("lineage", tokenizer))
+        return LoadedModel(llama, CONFIG, params, tokenizer, load_template("plain", tokenizer))
 
     return make
 

@@ -40,7 +40,7 @@ def test_round_trip(saved):
 
 def test_the_template_that_was_trained_with_is_the_one_that_is_carried(hf_folder, tmp_path):
     folder = hf_folder("multi_head")
-    model = load_model(f"hf:{folder}", template="lineage")
+    model = load_model(f"hf:{folder}", template="plain")
     save_model(model, f"orbax:{tmp_path}/run")
     again = load_model(f"orbax:{tmp_path}/run")
     assert again.template.fingerprint == model.template.fingerprint
@@ -105,7 +105,7 @@ def test_a_model_without_a_template(hf_folder, tmp_path):
     folder = hf_folder("multi_head", template=None)
     save_model(load_model(f"hf:{folder}"), f"orbax:{tmp_path}/run")
     assert load_model(f"orbax:{tmp_path}/run").template is None
-    assert "USER: w5" in load_model(f"orbax:{tmp_path}/run", template="lineage").template.render(MESSAGES)
+    assert "USER: w5" in load_model(f"orbax:{tmp_path}/run", template="plain").template.render(MESSAGES)
 
 
 def test_no_checkpoint(tmp_path, refused):

@@ -130,18 +130,18 @@ def test_an_export_that_is_cut_off_does_not_load(hf_folder, tmp_path, small_shar
         load_model(f"hf:{out}")
 
 
-@pytest.mark.parametrize("spec", ["lineage", "file"])
+@pytest.mark.parametrize("spec", ["plain", "file"])
 def test_the_template_that_was_trained_with_is_exported(spec, hf_folder, tmp_path, caplog):
     """Also over what a folder held before: transformers reads chat_template.jinja first."""
     (tmp_path / "file").write_text("{% for m in messages %}{{ m.content }} </s> {% endfor %}")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/chat_template.jinja").write_text("{{ stale }}")
-    model = load_model(f"hf:{hf_folder('multi_head')}", template=spec if spec == "lineage" else str(tmp_path / spec))
+    model = load_model(f"hf:{hf_folder('multi_head')}", template=spec if spec == "plain" else str(tmp_path / spec))
     save_model(model, f"hf:{tmp_path}/out")
     written = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
     assert written["chat_template"] == model.template.source == load_model(f"hf:{tmp_path}/out").template.source
     assert model.tokenizer.chat_template != model.template.source
-    assert ("encodes each turn on its own" in caplog.text) == (spec == "lineage")
+    assert ("encodes each turn on its own" in caplog.text) == (spec == "plain")
 
 
 def test_bfloat16_in_and_out(hf_folder, tmp_path, as_hf):

@@ -106,7 +106,7 @@ def test_greedy_continuations(smollm2, smollm2_gguf, lent, one_device, transform
 
 def test_the_exported_template_is_the_one_that_was_trained_with(hf_folder, oracle_python, tmp_path):
     messages = [{"role": "user", "content": "w5 w6"}, {"role": "assistant", "content": "w7"}]
-    model = load_model(f"hf:{hf_folder('multi_head')}", template="lineage")
+    model = load_model(f"hf:{hf_folder('multi_head')}", template="plain")
     save_model(model, f"hf:{tmp_path}/out")
     argv = [oracle_python, "-c", RENDER, tmp_path / "out", json.dumps(messages)]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)

@@ -35,7 +35,7 @@ def test_the_template_comes_with_the_model_or_by_name(hf_folder):
     folder = hf_folder("multi_head")
     messages = [{"role": "user", "content": "w5"}, {"role": "assistant", "content": "w6"}]
     assert load_model(f"hf:{folder}").template.render(messages) == "user w5 </s> assistant w6 </s> "
-    assert "USER: w5" in load_model(f"hf:{folder}", template="lineage").template.render(messages)
+    assert "USER: w5" in load_model(f"hf:{folder}", template="plain").template.render(messages)
 
 
 def test_a_home_folder_and_a_trailing_slash(hf_folder, monkeypatch):
@@ -70,9 +70,9 @@ def test_asking_in_chat_needs_a_template(task, chat, hf_folder, refused):
     source = f"hf:{hf_folder('multi_head', template=None)}"
     config = runpy.run_path(str(CONFIGS / f"{task}.py"))["get_config"]()
     config.update(chat | {"mesh": "data=8"})
-    with refused(ValueError, source, "no chat template", "--config.template=lineage", ".jinja"):
+    with refused(ValueError, source, "no chat template", "--config.template=plain", ".jinja"):
         runner._Engines(source, [config])(config)
-    config.template = "lineage"
+    config.template = "plain"
     assert runner._Engines(source, [config])(config).template.apart
 
 
@@ -80,12 +80,12 @@ def test_a_run_needs_a_template(hf_folder, tmp_path, one_device, refused):
     folder = hf_folder("multi_head", template=None)
     config = training.get_config()
     config.model.init, config.model.preset = f"hf:{folder}", ""
-    with refused(ValueError, "model.template='model'", folder, "--config.model.template=lineage", ".jinja"):
+    with refused(ValueError, "model.template='model'", folder, "--config.model.template=plain", ".jinja"):
         initial.new_model(config, one_device)
     save_model(load_model(f"hf:{folder}", one_device), f"orbax:{tmp_path}/run")
-    with refused(ValueError, tmp_path / "run", "--config.model.template=lineage"):
+    with refused(ValueError, tmp_path / "run", "--config.model.template=plain"):
         initial.saved_model(str(tmp_path / "run"), 0)
-    config.model.template = "lineage"
+    config.model.template = "plain"
     assert initial.new_model(config, one_device).template.apart
 
 

@@ -1,4 +1,4 @@
-"""Chat templates against the committed oracles, the place of the loss mask, the lineage format, bad templates."""
+"""Chat templates against the committed oracles, the place of the loss mask, the plain format, bad templates."""
 
 import json
 import pickle
@@ -54,7 +54,7 @@ def test_mask_covers_words_and_end_markers_alone(smollm2):
 
 
 def test_prompts_begin_the_dialogue(smollm2, llama):
-    for template in (load_template("model", smollm2), load_template("lineage", llama)):
+    for template in (load_template("model", smollm2), load_template("plain", llama)):
         ids, mask = template.tokenize(DIALOGUES[1])
         for turn in (2, 4):
             prompt = template.prompt_ids(DIALOGUES[1][:turn])
@@ -121,8 +121,8 @@ def test_cut_sentencepiece_text_stays_the_same_text(llama):
     assert masked(template, llama, messages) == ["yes</s>"]
 
 
-def test_lineage(llama):
-    template = load_template("lineage", llama)
+def test_plain_format(llama):
+    template = load_template("plain", llama)
     messages = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello!"},
@@ -144,13 +144,17 @@ def test_lineage(llama):
         template.render([*messages, system[0]])
 
 
+def test_the_plain_format_answers_to_its_earlier_name(llama):
+    assert load_template("lineage", llama).fingerprint == load_template("plain", llama).fingerprint
+
+
 def test_pickled_templates_work(smollm2):
     for source in (smollm2.chat_template, BLOCKS):
         template = ChatTemplate(source, smollm2)
         copy = pickle.loads(pickle.dumps(template))
         assert copy.tokenize(DIALOGUES[1]) == template.tokenize(DIALOGUES[1])
         assert copy.fingerprint == template.fingerprint
-    assert load_template("lineage", smollm2).fingerprint != load_template("model", smollm2).fingerprint
+    assert load_template("plain", smollm2).fingerprint != load_template("model", smollm2).fingerprint
 
 
 def test_real_dialogues(smollm2, sharegpt):

@@ -23,7 +23,7 @@ def test_defaults_pass_with_a_dataset(mesh, config):
 
 def test_the_paper_s_training():
     config = training.paper(training.get_config())
-    assert (config.batch_size, config.data.seq_len, config.epochs, config.model.template) == (32, 2048, 1, "lineage")
+    assert (config.batch_size, config.data.seq_len, config.epochs, config.model.template) == (32, 2048, 1, "plain")
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("weight_magnitude", 2e-3, "constant")
     assert (optimizer.warmup_steps, optimizer.schedule, optimizer.clip_norm) == (1000, "constant", 1.0)
