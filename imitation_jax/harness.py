@@ -9,7 +9,7 @@ Releases of lm-eval that look for models in installed packages run it as `lm_eva
   model=...          hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]
   mesh=fsdp=-1       where it runs; write several axes as JSON: '{"model": "hf:DIR", "mesh": "fsdp=2,tensor=4"}'
   dtype=float32      float32, bfloat16 or auto
-  template=model     the chat template that --apply_chat_template uses: the model's own, plain (USER:/GPT:), or a .jinja file
+  template=model     the chat template that --apply_chat_template uses: the model's own, plain (USER:) or a .jinja file
   max_length=N       cut prompts to so many tokens, from the left; default: what the model has positions for
   add_bos_token=...  true or false where the tokenizer's own way is not wanted
 

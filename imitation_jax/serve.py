@@ -20,7 +20,7 @@ MODEL = command.define_string(
 )
 HOST = command.define_string("host", "127.0.0.1", "Address to serve; others than this machine's need a key.")
 PORT = command.define_integer("port", 8000, "0 takes a free one, which the log tells.")
-TEMPLATE = command.define_string("template", "model", "Chat template: the model's own, plain (USER:/GPT:), or a .jinja file.")
+TEMPLATE = command.define_string("template", "model", "Chat template: the model's own, plain (USER:) or a .jinja file.")
 DTYPE = command.define_string("compute_dtype", "auto", "float32, bfloat16, or auto: what the hardware multiplies.")
 MESH = command.define_string("mesh", "fsdp=-1", "Mesh of devices, such as fsdp=2,tensor=4.")
 MEMORY = command.define_float("memory_gib", 0.0, "Of a device, for each model's caches; 0 chooses by itself.")
