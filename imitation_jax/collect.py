@@ -13,7 +13,7 @@ budget of the config is passed. Prompts that are refused stand in FILE.failed.js
 prompt is answered or refused. configs/teacher/ also has tldr_synthetic.py and self_instruct.py.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 CONFIG = command.define_config("configs/teacher/gpt_3_5_turbo.py")
 PROMPTS = command.define_string("prompts", "", "What to ask; nothing where the config makes its own prompts.")

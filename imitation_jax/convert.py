@@ -6,7 +6,7 @@ Weights are written in float32, de-quantised where the source is quantised, with
 transformers loads what --to=hf: writes.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 FROM = command.define_string("from", None, "Model to read: hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP].", required=True)
 TO = command.define_string("to", None, "Where to write: hf:DIR or orbax:DIR.", required=True)

@@ -16,7 +16,7 @@ Seconds are those of asking (tokenising, compiling, running, judging; over all s
 the tokens of all prompts and answers; what several prompts share counts in each, although it is computed once.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 from imitation_jax.parallel import hosts
 
 __doc__ += hosts.HELP

@@ -21,7 +21,7 @@ samples of an earlier judge; answer files with it only tell the lengths.
 
 import json
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 CONFIG = command.define_config("configs/judge.py", unless="verdicts")
 ANSWERS_A = command.define_string("answers_a", "", "Answer file of the model that is judged.")

@@ -15,7 +15,7 @@ What was compiled is kept in ~/.cache/imitation_jax/plans (or $IMITATION_CACHE) 
 goes on. Needs Linux and pip install 'imitation_jax[tpu]'; --topology=cpu:8 plans for this machine itself.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 CONFIG = command.define_config("configs/llama_13b.py", unless="all")
 TOPOLOGY = command.define_string(

@@ -10,7 +10,7 @@ decontaminate, which drops dialogues that hold an item of --config.decontaminate
 another) does them on Apache Beam. DIR must not exist; it appears when it is whole.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 CONFIG = command.define_config("configs/data/sharegpt.py")
 OUTPUT = command.define_string("output", None, "Folder to write; it must not exist yet.", required=True)

@@ -15,7 +15,7 @@ DIR/results.csv (the votes so far, as a batch's results), and --mturk_results=FI
 
 import os
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 ANSWERS_A = command.define_string("answers_a", "", "Answers to be judged: JSON Lines, or alpaca_eval's JSON.")
 ANSWERS_B = command.define_string("answers_b", "", "The opponent's answers to the same prompts.")

@@ -7,7 +7,7 @@ Reads WORKDIR/eval/*/*.json with the samples beside them, the data cards in WORK
 the training curve; of a study (WORKDIR/study.json) the runs' own metrics in WORKDIR/runs.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 WORKDIR = command.define_string("workdir", None, "Folder of a run, local or gs://.", required=True)
 WATTS = command.define_float("watts", 100.0, "What the machine is assumed to draw, for the estimate of energy.")

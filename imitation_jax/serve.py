@@ -13,7 +13,7 @@ SIGTERM lets requests under way finish for half a minute, then exits 0.
 
 import os
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 MODEL = command.define_string(
     "model", None, "hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; several with commas or globs.", required=True

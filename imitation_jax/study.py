@@ -11,8 +11,7 @@ started again it goes on where it was; what is done is not done again. A cell th
 (launch/tpu.sh); then DIR is a folder or bucket that all of them see. --dry_run prints the cells and their commands.
 """
 
-from imitation_jax import command
-from imitation_jax.parallel import hosts
+from imitation_jax.core import command
 
 CONFIG = command.define_config("configs/studies/smollm2.py")
 WORKDIR = command.define_string("workdir", None, "Folder of the study, local or gs://.", required=True)
@@ -30,7 +29,7 @@ def main() -> int:
         print(study.plan(CONFIG.value, WORKDIR.value, SCALE.value))
         return 0
     whole = study.study(CONFIG.value, WORKDIR.value, SCALE.value, LAUNCHER.value)
-    return 0 if whole else hosts.PREEMPTED
+    return 0 if whole else command.PREEMPTED
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ with Perspective on held-out documents; the same figures are in the file. The ta
 --config.scorer=FILE.npz.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 
 CONFIG = command.define_config("configs/toxicity.py")
 OUTPUT = command.define_string("output", None, "The .npz file to write.", required=True)

@@ -8,7 +8,7 @@ config.json, metrics.jsonl, tensorboard/ and checkpoints/; `--model=orbax:DIR` o
 Every config key with its meaning: imitation_jax/training/config.py.
 """
 
-from imitation_jax import command
+from imitation_jax.core import command
 from imitation_jax.parallel import hosts
 
 __doc__ += hosts.HELP
@@ -26,7 +26,7 @@ def main() -> int:
     config = CONFIG.value
     evaluators = (make_sampler(config),) if config.evaluate.samples else ()
     whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)
-    return 0 if whole else hosts.PREEMPTED
+    return 0 if whole else command.PREEMPTED
 
 
 if __name__ == "__main__":

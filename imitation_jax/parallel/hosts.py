@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from imitation_jax.core import progress
+from imitation_jax.core import command, progress
 from imitation_jax.parallel.meeting import (
     ADDRESS,
     COUNT,
@@ -37,7 +37,6 @@ from imitation_jax.parallel.meeting import (
     wait_until_open,
 )
 
-PREEMPTED = 75  # EX_TEMPFAIL: stopped in order by SIGTERM, start me again
 HELP = f"""
 Several processes, each started with the same command, work as one. They find each other on TPU slices, on GKE, under
 Slurm and Open MPI. Elsewhere the environment says where: {ADDRESS} is HOST:PORT of process 0,
@@ -64,6 +63,7 @@ def join() -> None:
     logging.info("%s: meeting the others at %s", here.name, here.address)
     names, links = visit(here, wait) if here.index else receive(here, wait)
     _group = _Group(here, names, links, silence, wait)
+    command.at_end(_end)
     _delay_aborts()
     if here.index:
         logging.set_verbosity(logging.WARNING)
@@ -156,8 +156,8 @@ def stop_on_sigterm() -> None:
 
     def stop(*_: object) -> None:
         print("error: stopped by SIGTERM; the same command goes on where it was", file=sys.stderr, flush=True)
-        fail("was stopped by SIGTERM; the same command goes on where it was", PREEMPTED)
-        os._exit(PREEMPTED)
+        fail("was stopped by SIGTERM; the same command goes on where it was", command.PREEMPTED)
+        os._exit(command.PREEMPTED)
 
     if _group is not None:
         signal.signal(signal.SIGTERM, stop)
@@ -186,6 +186,16 @@ def leave() -> None:
 
         jax.distributed.shutdown()
         _group.send({"part": True})
+
+
+def _end(code: int, line: str, error: BaseException | None) -> None:
+    if error is None:
+        leave()
+        return
+    blame(error)
+    fail(line, code)
+    if code == 130:
+        os._exit(code)  # the orderly way waits for the others
 
 
 def _delay_aborts() -> None:

@@ -21,6 +21,8 @@ GREETING_BYTES = 4096
 class Missing(OSError):
     """A process did not come."""
 
+    exit_code = LOST
+
 
 class Place(NamedTuple):
     """Where a process stands in its run.

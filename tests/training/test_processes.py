@@ -7,7 +7,7 @@ import pytest
 from test_bad_input import small_disk
 from test_loop import EXACT, go, records, saved_steps
 
-from imitation_jax.parallel.hosts import PREEMPTED
+from imitation_jax.core.command import PREEMPTED
 from imitation_jax.parallel.meeting import LOST
 
 

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from etils import epath
 from ml_collections import config_flags
 
-from imitation_jax.parallel import hosts, meeting
+from imitation_jax.core.buckets import check_reachable
 
-BUCKET_SECONDS = 15
+PREEMPTED = 75  # exit code, EX_TEMPFAIL: stopped in order by SIGTERM, start me again
 
 DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
 # What a failed conversion of a --config.KEY says -> what it should say.
 CONVERSIONS = {"int()": "not a whole number", "to float": "not a number", "Non-boolean": "neither true nor false"}
 _own_flags = ["debug"]
 _instead_of_config: list[str] = []
+# What is called when a command ends, with its exit code, what is said of it, and the error that ended it, if any.
+EndHook = Callable[[int, str, BaseException | None], None]
+_end_hooks: list[EndHook] = []
 
 
 def define_config(example: str, unless: str = "") -> flags.FlagHolder:
@@ -58,6 +60,11 @@ def define_float(name: str, default: float, text: str) -> flags.FlagHolder:
     return flags.DEFINE_float(name, default, text)
 
 
+def at_end(hook: EndHook) -> None:
+    """Has `hook` called when `run` ends the command: after its work, or before an error is printed."""
+    _end_hooks.append(hook)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs `main` as a command: exits with what it returns, and turns any exception into one line and exit 1."""
 
@@ -88,15 +95,13 @@ def run(main: Callable[[], int | None]) -> None:
         if not DEBUG.value:
             sys.unraisablehook = _of_main_thread
         try:
-            _reach_buckets()
-            code = main()
-            hosts.leave()
+            check_reachable(_given_texts())
+            code = main() or 0
+            _end(code, "", None)
             sys.exit(code)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            if hosts.several():
-                hosts.fail("was interrupted", 130)
-                os._exit(130)  # the orderly way waits for the others
+        except KeyboardInterrupt as error:
+            print("interrupted", file=sys.stderr, flush=True)
+            _end(130, "was interrupted", error)
             sys.exit(130)
         except Exception as error:
             _fail(error, DEBUG.value)
@@ -129,35 +134,12 @@ def _explained(error: Exception, argv: list[str]) -> Exception:
     return ValueError(explained).with_traceback(error.__traceback__)
 
 
-def _reach_buckets() -> None:
-    """Looks once at every bucket that a flag or config key names: what hangs for minutes later fails here.
-
-    Raises:
-      TimeoutError, ImportError, OSError: the bucket does not answer, or cannot be asked.
-    """
+def _given_texts() -> list[str]:
+    """The values of all flags and config keys that are strings."""
     config = flags.FLAGS.config if "config" in flags.FLAGS else None
     named = [flags.FLAGS[name].value for name in _own_flags if name != "config"]
     named += _strings(config.to_dict()) if config else []
-    buckets = {bucket for text in named if isinstance(text, str) for bucket in re.findall(r"gs://[^/,]+", text)}
-    for bucket in sorted(buckets):
-        answer: list[Exception | None] = []
-
-        def ask(bucket: str = bucket, answer: list = answer) -> None:
-            try:
-                epath.Path(bucket).exists()
-                answer.append(None)
-            except Exception as error:
-                answer.append(error)
-
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(BUCKET_SECONDS)
-        if not answer:
-            raise TimeoutError(f"{bucket}: no answer within {BUCKET_SECONDS} s; check the network and the credentials")
-        if isinstance(answer[0], ImportError):
-            raise OSError(f"{bucket}: gs:// paths need gcsfs; pip install 'imitation_jax[tpu]'")
-        if answer[0]:
-            raise OSError(f"{bucket}: cannot be reached ({answer[0]}); check its name, the network and the credentials")
+    return [text for text in named if isinstance(text, str)]
 
 
 def _strings(tree: dict) -> list[str]:
@@ -171,18 +153,22 @@ def _of_main_thread(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _end(code: int, line: str, error: BaseException | None) -> None:
+    for hook in _end_hooks:
+        hook(code, line, error)
+
+
 def _fail(error: Exception, debug: bool) -> None:
-    hosts.blame(error)
     # KeyError prints its message quoted, and libraries write novels; the rest is for --debug.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split())
     if not isinstance(error, ValueError | OSError | FloatingPointError | flags.Error):
         text = f"{type(error).__name__}: {text[:500]} (--debug shows where)"
+    code = getattr(error, "exit_code", 1)
+    _end(code, f"failed: {text}", error)
     if debug:
         traceback.print_exception(error)
     print(f"error: {text}", file=sys.stderr, flush=True)
-    code = meeting.LOST if isinstance(error, meeting.Missing) else 1
-    hosts.fail(f"failed: {text}", code)
     # Threads of a library that still hold work would keep a failed command alive.
     os._exit(code)
 
