@@ -1,6 +1,7 @@
-"""The tokenizer inside a GGUF file (`tokenizer.ggml.*`) -> Tokenizer, as transformers 5 reads it."""
+"""Reads the tokenizer inside a GGUF file (`tokenizer.ggml.*`) as transformers 5 reads it."""
 
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +104,7 @@ def load_gguf(path: Path) -> Tokenizer:
             f"{path}: tokenizer.ggml.merges holds {' '.join(bad)!r}, which does not join two tokens into one"
         )
 
-    config: dict[str, Any] = {}
-    for name, key in NAMED_IDS.items():
-        i = read(f"tokenizer.ggml.{key}")
-        if i is not None:
-            if not 0 <= i < len(tokens):
-                raise ValueError(f"{path}: tokenizer.ggml.{key} is {i}, but there are {len(tokens)} tokens")
-            config[name] = tokens[i]
-    for name in ("add_bos_token", "add_eos_token"):
-        if (flag := read(f"tokenizer.ggml.{name}")) is not None:
-            config[name] = bool(flag)
-    if (template := read("tokenizer.chat_template")) is not None:
-        config["chat_template"] = template
-
+    config = _config(read, tokens, path)
     kind = read("tokenizer.ggml.model")
     if kind == "gpt2":
         pre = read("tokenizer.ggml.pre") or "default"
@@ -132,6 +121,23 @@ def load_gguf(path: Path) -> Tokenizer:
         raise ValueError(f"{path}: tokenizer.ggml.model {kind!r} is not supported (known: gpt2, llama)")
     set_post_processor(backend, config)
     return Tokenizer(backend, config)
+
+
+def _config(read: Callable[[str], Any], tokens: Sequence[str], path: Path) -> dict[str, Any]:
+    """The metadata as a `tokenizer_config.json`."""
+    config: dict[str, Any] = {}
+    for name, key in NAMED_IDS.items():
+        i = read(f"tokenizer.ggml.{key}")
+        if i is not None:
+            if not 0 <= i < len(tokens):
+                raise ValueError(f"{path}: tokenizer.ggml.{key} is {i}, but there are {len(tokens)} tokens")
+            config[name] = tokens[i]
+    for name in ("add_bos_token", "add_eos_token"):
+        if (flag := read(f"tokenizer.ggml.{name}")) is not None:
+            config[name] = bool(flag)
+    if (template := read("tokenizer.chat_template")) is not None:
+        config["chat_template"] = template
+    return config
 
 
 def _byte_level(pieces: list[Piece], merges: list[tuple[str, str]], pattern: str | None) -> tokenizers.Tokenizer:

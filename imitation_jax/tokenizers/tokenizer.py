@@ -1,4 +1,4 @@
-"""One face for every tokenizer: the Rust `tokenizers` library, whatever file the vocabulary came from.
+"""Tokenizers of every file format behind one interface, the Rust `tokenizers` library underneath.
 
 Ids equal those of Hugging Face transformers 5 for the same files. Where its versions disagree this follows version 5
 and a comment at the place says so. Nothing here needs transformers or jax.
@@ -240,13 +240,13 @@ def _with_generation_config(config: dict[str, Any], folder: Path, backend: token
     if not path.exists():
         return config
     generation = _parse_json(path.read_bytes(), str(path))
-    found = {}
+    named = {}
     for key in ("bos_token", "eos_token", "pad_token"):
         ids = generation.get(f"{key}_id")
         first = ids[0] if isinstance(ids, list) and ids else ids
         if isinstance(first, int) and not config.get(key) and backend.id_to_token(first) is not None:
-            found[key] = backend.id_to_token(first)
-    return config | found
+            named[key] = backend.id_to_token(first)
+    return config | named
 
 
 def _backend(content: bytes, where: str) -> tokenizers.Tokenizer:
