@@ -25,6 +25,7 @@ setup(
         "array-record>=0.8",
         "beautifulsoup4>=4.13",
         "etils[epath]>=1.10",
+        "filelock>=4.0",
         "flax>=0.12",
         "gguf>=0.17",
         "grain>=0.2.12",

@@ -37,6 +37,7 @@ WORKDIR = command.define_string("workdir", None, "Folder of the results, local o
 
 
 def main() -> int:
+    from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation import runner
     from imitation_jax.evaluation.result_tables import table
@@ -47,7 +48,7 @@ def main() -> int:
     if hosts.index():
         runner.follow()
         return 0
-    models = [model.strip() for model in MODEL.value.split(",") if model.strip()]
+    models = comma_list(MODEL.value)
     results = runner.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir() / "samples", CONTAMINATION.value)
     print(table(results))
     if compared := runner.compare(results, WORKDIR.value):

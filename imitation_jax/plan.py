@@ -39,6 +39,7 @@ def main() -> int:
     import json
     from pathlib import Path
 
+    from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.parallel import topology
     from imitation_jax.parallel.start import start
@@ -48,7 +49,7 @@ def main() -> int:
 
     topology.plan_only()
     options = {
-        "names": [name.strip() for name in PROGRAMS.value.split(",")],
+        "names": comma_list(PROGRAMS.value),
         "save": SAVE.value,
         "price": None if PRICE.value < 0 else PRICE.value,
     }

@@ -34,6 +34,7 @@ SECONDS = command.define_float("seconds", 600.0, "Longest time for a request, it
 
 
 def main() -> int:
+    from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation.model_sources import named_sources
     from imitation_jax.parallel.start import start
@@ -53,7 +54,7 @@ def main() -> int:
         request_bytes=BYTES.value,
         seconds=SECONDS.value,
     )
-    sources = named_sources([source.strip() for source in MODEL.value.split(",") if source.strip()])
+    sources = named_sources(comma_list(MODEL.value))
     server.serve(sources, settings, os.environ.get(server.KEY) or None)
     return 0
 

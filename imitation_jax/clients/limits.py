@@ -1,6 +1,5 @@
 """How often an API may be asked, and how much may be spent on it in all. Both are safe among threads."""
 
-import fcntl
 import math
 import threading
 import time
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imitation_jax.clients.answer_cache import open_database
+from imitation_jax.core.files import Lock
 
 
 class StoppedError(Exception):
@@ -168,13 +168,10 @@ class Budget:
         """
         if self._path == ":memory:" or self._lock:
             return
-        lock = open(f"{Path(self._path).expanduser()}.lock", "w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise ValueError(f"{self._path}: another process is spending on this bill; wait for its end") from None
-        self._lock = lock
+            self._lock = Lock(f"{Path(self._path).expanduser()}.lock", "another process is spending on this bill")
+        except BlockingIOError as error:
+            raise ValueError(f"{self._path}: {error}; wait for its end") from None
         self._read()
 
     def cost(self, tokens: Tokens) -> float:
@@ -211,7 +208,7 @@ class Budget:
             self._closed = True
             self._ledger.close()
             if self._lock:
-                self._lock.close()
+                self._lock.release()
             self._changed.notify_all()
 
     def _passed(self, worst: Tokens) -> str:

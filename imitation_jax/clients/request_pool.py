@@ -16,6 +16,7 @@ from imitation_jax.clients import chat_client
 from imitation_jax.clients.chat_client import Chat, Reply
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.limits import Budget, RateLimit, Tokens
+from imitation_jax.core.comma_list import comma_list
 
 Prompt = dict[str, Any]  # at least "id" and "messages"; what is sent beside them stands under "more"
 
@@ -84,7 +85,7 @@ def open_chat(config: ConfigDict, budget: Budget) -> Chat:
         budget=budget,
         limit=rate_limit(config),
         key=config.key,
-        also_answers=[name.strip() for name in config.also_answers.split(",") if name.strip()],
+        also_answers=comma_list(config.also_answers),
         tries=config.tries,
         first_wait=config.first_wait,
         timeout=config.timeout,

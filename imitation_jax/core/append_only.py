@@ -1,6 +1,5 @@
 """JSON Lines files that only grow, and lose nothing to a kill -9."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from absl import logging
 from etils import epath
 
 from imitation_jax.core import json_rows
+from imitation_jax.core.files import Lock
 
 TAIL = 2**16
 
@@ -70,13 +70,12 @@ class Lines:
         if "://" in str(path):
             raise ValueError(f"{path}: must be a local file, nothing can be appended to others")
         self.path, self._sync = Path(path).expanduser(), sync
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)
+        self._lock = Lock(f"{self.path}.lock", f"{path}: another process writes to it; wait for its end, or stop it")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise BlockingIOError(f"{path}: another process writes to it; wait for its end, or stop it") from None
+            self._file = open(self.path, "a+b", buffering=0)
+        except OSError:
+            self._lock.release()
+            raise
         self._repair()
 
     def append(self, row: dict) -> int:
@@ -108,6 +107,7 @@ class Lines:
         if not self._file.closed and not self._file.seek(0, os.SEEK_END):
             self.path.unlink(missing_ok=True)
         self._file.close()
+        self._lock.release()
 
     def _repair(self) -> None:
         size = self._file.seek(0, os.SEEK_END)

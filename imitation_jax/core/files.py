@@ -1,18 +1,91 @@
-"""What a run writes and what appears when it is whole: a folder, a file; and where its caches are."""
+"""Files and folders that appear whole or not at all, locks between processes, and where the caches are."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from etils import epath
+# filelock and etils are imported where they are used: the programs run on images that have neither.
 
 
 def cache_dir() -> Path:
     """Where compiled programs and tokenised data are kept: $IMITATION_CACHE, else ~/.cache/imitation_jax."""
     return Path(os.environ.get("IMITATION_CACHE", "~/.cache/imitation_jax")).expanduser()
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a path beside the local `path`; the file or folder that is made there becomes `path` at the end.
+
+    Where something is raised it is removed instead, and `path` stays as it was. A folder cannot replace a full one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Whole or not at all, on a local disk; a bucket's writes are whole by themselves. Makes the folder too."""
+    if "://" in str(path):
+        from etils import epath
+
+        epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(path).write_bytes(content)
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+class Lock:
+    """Holds a lock file against all other processes of this machine, from now until `release` or this process's end.
+
+    The file is the lock's own, made here and removed with its release; the system frees it however the process ends.
+    """
+
+    def __init__(self, path: str | os.PathLike, busy: str = ""):
+        """Takes the lock.
+
+        Args:
+          path: of the lock file, by custom what it guards with ".lock" behind it.
+          busy: what to say where another process holds it; "" waits for that one.
+
+        Raises:
+          BlockingIOError: `busy`.
+          OSError: the file cannot be made.
+        """
+        import filelock
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(path, thread_local=False)
+        try:
+            self._lock.acquire(blocking=not busy)
+        except filelock.Timeout:
+            raise BlockingIOError(busy) from None
+
+    def release(self) -> None:
+        """Lets others have it."""
+        if self._lock.is_locked:
+            # Whoever waits for this file sees that it is gone, and makes a new one.
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.release()
 
 
 @contextlib.contextmanager
@@ -32,31 +105,17 @@ def new_folder(output: str) -> Iterator[Path]:
         raise ValueError(f"--output={output} exists: delete it, or give another folder")
     part = folder.with_name(folder.name + ".tmp")
     try:
-        part.mkdir(parents=True, exist_ok=True)
+        lock = Lock(f"{part}.lock", "another run is writing it; wait, or give another folder")
+    except BlockingIOError as error:
+        raise ValueError(f"--output={output}: {error}") from None
     except OSError as error:
         raise OSError(f"--output={output} cannot be written ({error}): give another folder") from error
-    lock = os.open(part, os.O_RDONLY)
-    try:
+    with lock:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel gives it back however this process ends
-        except BlockingIOError:
-            raise ValueError(f"--output={output}: another run is writing it; wait, or give another folder") from None
-        for left in part.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        yield part
-        os.rename(part, folder)
-    finally:
-        os.close(lock)
-        with contextlib.suppress(OSError):
-            part.rmdir()  # if nothing was written
-
-
-def write_text(path: epath.Path, text: str) -> None:
-    """Whole or not at all, on a local disk; a bucket's writes are whole by themselves."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if "://" in str(path):
-        path.write_text(text)
-        return
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+            yield part
+            os.rename(part, folder)
+        finally:
+            with contextlib.suppress(OSError):
+                part.rmdir()  # if nothing was written

@@ -6,7 +6,6 @@ what is written is what the local run writes.
 """
 
 import heapq
-import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from imitation_jax.core.files import write_bytes
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import sources
 from imitation_jax.data.cleaning import near_duplicates, pipeline
@@ -73,7 +73,7 @@ def run(
             | apache_beam.GroupByKey()
             | apache_beam.MapTuple(lambda block, rows: _write(block, rows, target))
         )
-    for path in sorted(folder.glob("[0-9]*")):  # not what a worker that was killed left half written
+    for path in sorted(folder.glob("[0-9]" * 8)):  # not what a worker that was killed left half written
         for _, row in pickle.loads(path.read_bytes()):
             _, item, changed = pickle.loads(row)
             yield Cleaned(item, changed)
@@ -219,10 +219,7 @@ def _query(number: int, row: bytes) -> tuple[int, str, str]:
 
 
 def _write(block: int, rows: Iterable[tuple[int, bytes]], folder: str) -> None:
-    path = Path(folder) / f"{block:08d}"
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(pickle.dumps(sorted(rows)))
-    os.replace(part, path)
+    write_bytes(Path(folder) / f"{block:08d}", pickle.dumps(sorted(rows)))
 
 
 COMPARED = {"exact_duplicates": _exact, "near_duplicates": _near}

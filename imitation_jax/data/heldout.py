@@ -15,6 +15,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imitation_jax.core import json_rows
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.files import new_folder
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import categories, dialogues, sources
@@ -113,7 +114,7 @@ def _selected(files: Sequence[str], config: ConfigDict) -> tuple[list[tuple[str,
 
 def _training(paths: str) -> dict[str, str]:
     """User turn -> id of the first dialogue that has it, of all training sets."""
-    names = [name for name in map(str.strip, paths.split(",")) if name]
+    names = comma_list(paths)
     if not names:
         raise ValueError("config.training is empty: give --config.training=DATASET, the data that was trained on")
     queries: dict[str, str] = {}

@@ -19,6 +19,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.core import json_rows
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.files import write_text
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.core.progress import progress
@@ -57,9 +58,9 @@ def texts_of_files(files: str, keys: str) -> dict[str, str]:
     Raises:
       FileNotFoundError, ValueError: no such file, or a row without any of the keys.
     """
-    names = [key.strip() for key in keys.split(",")]
+    names = comma_list(keys)
     found = {}
-    for given in filter(None, (file.strip() for file in files.split(","))):
+    for given in comma_list(files):
         for path in sorted(map(str, glob.glob(given))) or [given]:
             for where, row in read_rows(path):
                 text = "\n".join(words for name in names if name in row for words in _words(row[name]))
@@ -135,7 +136,7 @@ def _search(ids: list[tuple[str, str]], texts: list[str], sources: list[epath.Pa
 def _sources(dataset: str) -> list[epath.Path]:
     """Files of rows and tfds folders."""
     sources = []
-    for name in filter(None, (name.strip() for name in dataset.split(","))):
+    for name in comma_list(dataset):
         path = epath.Path(name).expanduser()
         if not path.exists():
             raise FileNotFoundError(f"--contamination={name}: no such file or folder")

@@ -17,6 +17,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.progress import ticks
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation import contamination
@@ -181,7 +182,7 @@ def follow() -> None:
 
 def _chosen(config: ConfigDict) -> dict[str, ConfigDict]:
     """The tasks that `config.only` names, in the order of `config.tasks`."""
-    patterns = [pattern.strip() for pattern in config.only.split(",") if pattern.strip()] or ["*"]
+    patterns = comma_list(config.only) or ["*"]
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in config.tasks):
             raise ValueError(f"config.only: no task matches {pattern!r}; there are {', '.join(config.tasks)}")

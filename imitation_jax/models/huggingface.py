@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from imitation_jax.core.files import replacing, write_text
 from imitation_jax.parallel.sharding import path_of
 
 # (our path, Hugging Face's name with {} for the layer, how many leading dimensions of ours are inputs): n where theirs
@@ -170,8 +170,8 @@ def save_params(mapping: Mapping, params: Any, folder: Path, config: dict[str, A
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {name: _tensor(*part) for name, part in shard.items()}
-        save_file(tensors, folder / f"{file}.tmp", metadata={"format": "pt"})
-        os.replace(folder / f"{file}.tmp", folder / file)
+        with replacing(folder / file) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(shard, file))
     # What an earlier export left would be read instead of, or beside, what was written now.
     for old in [*folder.glob("model*.safetensors"), folder / INDEX]:
@@ -192,6 +192,4 @@ def _tensor(leaf: jax.Array, layer: int | None, inputs: int) -> np.ndarray:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=1))

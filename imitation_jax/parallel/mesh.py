@@ -9,6 +9,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
+from imitation_jax.core.comma_list import comma_list
+
 # Outermost first: neighbours on the last axis are neighbours on the interconnect, where tensor parallelism needs them.
 AXES = ("data", "fsdp", "sequence", "tensor")
 
@@ -25,7 +27,7 @@ def parse_mesh(spec: str, num_devices: int) -> dict[str, int]:
     """
     sizes = dict.fromkeys(AXES, 1)
     named = set()
-    for part in filter(None, (part.strip() for part in spec.split(","))):
+    for part in comma_list(spec):
         axis, _, size = part.partition("=")
         if axis not in AXES:
             raise ValueError(f"mesh {spec!r}: unknown axis {axis!r}; the axes are {', '.join(AXES)}")

@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from imitation_jax.core.files import write_text
+from imitation_jax.core.files import write_bytes, write_text
 from imitation_jax.inference.memory import GIB
 from imitation_jax.parallel.sharding import replicated
 from imitation_jax.planning.programs import Lowered
@@ -71,10 +71,7 @@ def compile_once(program: Lowered, folder: Path, save: bool = False) -> Compiled
         peak, _ = out_of_memory(str(error))
         fits, arguments = False, sum(program.holds.values())
     found = Compiled(peak, arguments, round(time.monotonic() - start, 1), module, fits)
-    place.mkdir(parents=True, exist_ok=True)
-    temporary = place / f"module.{os.getpid()}.tmp"
-    temporary.write_bytes(gzip.compress(module.encode(), 5))
-    os.replace(temporary, place / "module.txt.gz")
+    write_bytes(place / "module.txt.gz", gzip.compress(module.encode(), 5))
     said = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "module"}
     write_text(epath.Path(facts), json.dumps(said))  # the last: with it the entry is whole
     return found

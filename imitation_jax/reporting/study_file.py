@@ -12,6 +12,7 @@ from statistics import variance
 from etils import epath
 from scipy.stats import t
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.evaluation import statistics
 from imitation_jax.reporting.findings import Model, Row, Z, read_lines
 
@@ -168,7 +169,7 @@ def _ended_in_warm_up(run: epath.Path) -> bool:
 
 
 def _data_set(name: str, told: dict) -> DataSet:
-    tasks = tuple(filter(None, (task.strip() for task in str(told.get("task") or "").split(","))))
+    tasks = tuple(comma_list(told.get("task") or ""))
     return DataSet(name, str(told.get("label") or name), told.get("kind") == "local", tasks)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.evaluation.results import safe_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,16 +148,16 @@ def _absolute(folder: str) -> str:
 def _cells(where: str, grid: ConfigDict, config: ConfigDict, scale: float) -> Iterator[Cell]:
     named = {"bases": config.bases, "data": config.builds, "schedules": config.schedules}
     for key, there in named.items():
-        for name in _listed(grid[key]):
+        for name in comma_list(grid[key]):
             if name not in there:
                 what = "builds" if key == "data" else key
                 raise ValueError(f"{where}.{key}: {name!r} is none of config.{what}: {', '.join(there)}")
-    for base in _listed(grid.bases):
-        for data in _listed(grid.data):
+    for base in comma_list(grid.bases):
+        for data in comma_list(grid.data):
             budgets = scaled_budgets(_budgets(data, config), scale, config.least_tokens)
             for asked in _tokens(where, grid.tokens):
-                for schedule in _listed(grid.schedules):
-                    for seed in map(int, _listed(grid.seeds)):
+                for schedule in comma_list(grid.schedules):
+                    for seed in map(int, comma_list(grid.seeds)):
                         prefix = config.bases[base].prefix or base
                         amount = "all" if asked == ALL else short(budgets[asked])
                         name = safe_name(f"{prefix}-{data}-{amount}-{schedule}" + (f"-s{seed}" if seed else ""))
@@ -166,7 +167,7 @@ def _cells(where: str, grid: ConfigDict, config: ConfigDict, scale: float) -> It
 def _budgets(data: str, config: ConfigDict) -> set[int]:
     """All that any grid asks of the data set."""
     grids = ((f"config.grids.{name}", grid) for name, grid in config.grids.items())
-    return {tokens for where, grid in grids if data in _listed(grid.data) for tokens in _tokens(where, grid.tokens)}
+    return {tokens for where, grid in grids if data in comma_list(grid.data) for tokens in _tokens(where, grid.tokens)}
 
 
 def scaled_budgets(budgets: set[int], scale: float, least: int) -> dict[int, int]:
@@ -190,13 +191,9 @@ def short(tokens: int) -> str:
 
 def _tokens(where: str, listed: str) -> list[int]:
     try:
-        return [ALL if text == "all" else int(text.replace("_", "")) for text in _listed(listed)]
+        return [ALL if text == "all" else int(text.replace("_", "")) for text in comma_list(listed)]
     except ValueError:
         raise ValueError(f"{where}.tokens={listed!r}: must be whole numbers, or all, with commas") from None
-
-
-def _listed(text: str) -> list[str]:
-    return [name for name in map(str.strip, str(text).split(",")) if name]
 
 
 def _scaled(keys: dict[str, Any], scale: float, least: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import logging
 
+from imitation_jax.core.files import Lock
 from imitation_jax.studies.jobs import Command, Job
 from imitation_jax.studies.layout import ROOT
 from imitation_jax.studies.status import StudyStatus
@@ -42,12 +43,11 @@ def alone(here: Path) -> Iterator[int]:
     Raises:
       ValueError: another study is at work in the folder.
     """
-    here.mkdir(parents=True, exist_ok=True)
-    with open(here / "study.lock", "w") as own, open(here / "commands.lock", "w") as commands:
-        try:
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"--workdir={here}: another study is at work there; wait, or stop it") from None
+    try:
+        own = Lock(here / "study.lock", "another study is at work there; wait, or stop it")
+    except BlockingIOError as error:
+        raise ValueError(f"--workdir={here}: {error}") from None
+    with own, open(here / "commands.lock", "w") as commands:
         try:
             fcntl.flock(commands, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from imitation_jax.core import append_only, json_rows
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import ngrams, prompt_files
 from imitation_jax.data.ngrams import Ngrams
@@ -21,7 +22,7 @@ def read_rows(paths: str, key: str) -> Iterator[tuple[str, dict]]:
       ValueError: none is named, or a row that cannot be read.
       OSError: no such file.
     """
-    names = [name.strip() for name in paths.split(",") if name.strip()]
+    names = comma_list(paths)
     if not names:
         raise ValueError(f"config.{key} is empty; give --config.{key}=FILE")
     for name in names:

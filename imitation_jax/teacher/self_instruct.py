@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.data.prompt_files import fill, with_input
 from imitation_jax.teacher import parsing
 from imitation_jax.teacher.parsing import Avoid
@@ -52,7 +53,7 @@ class Tasks:
         self._avoid, self._alike = Avoid(config.avoid), Alike(config.most_alike)
         for seed in found:
             self._alike.add(seed.instruction)
-        self._skip = [word.strip().lower() for word in config.skip_words.split(",") if word.strip()]
+        self._skip = comma_list(config.skip_words.lower())
         self.messages(0, 0)
 
     def messages(self, number: int, size: int) -> list[dict]:

@@ -15,6 +15,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
+from imitation_jax.core.files import write_bytes
+
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
@@ -114,12 +116,8 @@ class Tokenizer:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `files()` into `folder`, each whole or not at all."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files().items():
-            temporary = folder / (name + ".tmp")
-            temporary.write_bytes(content)
-            os.replace(temporary, folder / name)
+            write_bytes(Path(folder) / name, content)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ from absl import logging
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
-from imitation_jax.core.files import cache_dir
+from imitation_jax.core.files import cache_dir, write_bytes
 
 # What the compiler reads beside the program.
 SETTINGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
@@ -42,10 +42,7 @@ def _slice(device: jax.Device) -> int:
 
 def save(folder: Path, compiled: jax.stages.Compiled) -> None:
     """Writes `folder`/executable, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"executable.{os.getpid()}.tmp"
-    temporary.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
-    os.replace(temporary, folder / "executable")
+    write_bytes(folder / "executable", pickle.dumps(serialize_executable.serialize(compiled)))
 
 
 def load(step: Any, arguments: tuple, mesh: Mesh) -> Any:

@@ -14,6 +14,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from imitation_jax.core.files import write_text
 from imitation_jax.parallel import hosts
 
 
@@ -41,9 +42,7 @@ class MetricsWriter:
                     with contextlib.suppress(ValueError):
                         if json.loads(line)["step"] <= start_step:
                             lines.append(line + "\n")
-            temporary = self._here / "metrics.jsonl.tmp"
-            temporary.write_text("".join(lines))
-            temporary.replace(self._here / "metrics.jsonl")
+            write_text(self._here / "metrics.jsonl", "".join(lines))
             self._lines = open(self._here / "metrics.jsonl", "a", buffering=1, encoding="utf-8")
             (self._here / "tensorboard").mkdir(exist_ok=True)
             # Written in this thread: tensorboardX's own SummaryWriter has one that dies of a full disk unnoticed, and

@@ -166,7 +166,7 @@ def test_a_tfds_folder_in_a_bucket_is_copied_for_the_time(tmp_path, data, tokeni
     (tmp_path / "scratch").mkdir()
     assert contents(token_cache.load("gs://bucket/made", tokenizer, template, tmp_path / "2")) == wanted
     assert [row for _, row in token_cache.read("gs://bucket/made")] == list(map(talk, range(100)))
-    assert not list((tmp_path / "scratch").iterdir()) and len(list((tmp_path / "2").iterdir())) == 2
+    assert not list((tmp_path / "scratch").iterdir()) and len(list((tmp_path / "2").iterdir())) == 1
 
 
 def test_nothing_there(tmp_path, tokenizer, template):
@@ -189,7 +189,7 @@ def test_a_failing_disk_leaves_nothing_behind(tmp_path, data, tokenizer, templat
     monkeypatch.setattr(token_cache, "_one", full)
     with pytest.raises(OSError, match="No space left"):
         token_cache.load(data, tokenizer, template, tmp_path / "cache")
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert not list((tmp_path / "cache").iterdir())
 
 
 SLOW_LOAD = """

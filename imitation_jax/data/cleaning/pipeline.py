@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import ngrams
 from imitation_jax.data.cleaning import language, near_duplicates
@@ -155,7 +156,7 @@ def personal_data(dialogue: dict, settings: SimpleNamespace) -> dict | str:
     messages = []
     for message in dialogue["messages"]:
         text = message["content"]
-        for kind in _listed(settings.kinds):
+        for kind in comma_list(settings.kinds):
             pattern, hint = PERSONAL[kind]
             if hint in text:
                 text, count = pattern.subn(f"[{kind.upper()}]", text)
@@ -219,7 +220,7 @@ def steps(config: ConfigDict) -> list[str]:
     Raises:
       ValueError: an unknown one, or one twice.
     """
-    names = _listed(config.steps)
+    names = comma_list(config.steps)
     known = [*STEPS, *DUPLICATES]
     for number, name in enumerate(names):
         if name not in known:
@@ -250,7 +251,7 @@ def settings(config: ConfigDict, texts: dict[str, str]) -> dict[str, SimpleNames
             raise ValueError("config.decontaminate.files is empty: give the evaluation data, or leave out the step")
         step.items = Items(texts)
     if step := found.get("personal_data"):
-        for kind in _listed(step.kinds):
+        for kind in comma_list(step.kinds):
             if kind not in PERSONAL:
                 raise ValueError(f"config.personal_data.kinds: there is no {kind!r}; there are {', '.join(PERSONAL)}")
     for name in ("error_replies", "keywords"):
@@ -305,10 +306,6 @@ def _answers(dialogue: dict) -> list[str]:
 def _first_of(phrases: Sequence[str], text: str) -> str | None:
     text = text.replace("’", "'").casefold()
     return next((phrase for phrase in phrases if phrase in text), None)
-
-
-def _listed(names: str) -> list[str]:
-    return [name for name in map(str.strip, names.split(",")) if name]
 
 
 @functools.cache

@@ -11,12 +11,10 @@ rejected.jsonl, and meta.json with the counts.
 
 import collections
 import concurrent.futures
-import fcntl
 import hashlib
 import itertools
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 import threading
@@ -26,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from imitation_jax.core import json_rows
+from imitation_jax.core import files, json_rows
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.core.progress import progress
 from imitation_jax.data import builder, dialogues
@@ -92,18 +90,13 @@ def load(path: str, tokenizer, template, cache_dir: str, workers: int = 0) -> To
     key = [str(FORMAT), _content(source), tokenizer.fingerprint, template.fingerprint]
     folder = Path(cache_dir) / hashlib.sha256("\n".join(key).encode()).hexdigest()[:32]
     if not (folder / "meta.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{folder}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel gives it back however this process ends
+        with files.Lock(f"{folder}.lock"):
             if not (folder / "meta.json").exists():
-                part = Path(f"{folder}.tmp")
-                shutil.rmtree(part, ignore_errors=True)
-                part.mkdir()
-                try:
+                for left in folder.parent.glob(f"{folder.name}.*.tmp"):  # by a run that was killed
+                    shutil.rmtree(left)
+                with files.replacing(folder) as part:
+                    part.mkdir()
                     _fill(part, source, tokenizer, template, workers)
-                    os.replace(part, folder)
-                finally:
-                    shutil.rmtree(part, ignore_errors=True)
     meta = json.loads((folder / "meta.json").read_text())
     if not meta["dialogues"]:
         raise ValueError(_nothing_left(path, meta, folder))

@@ -5,6 +5,7 @@ from types import ModuleType
 
 from etils import epath
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import dialogues
 from imitation_jax.data.sources import alpaca, discord, hc3, messages, sharegpt
@@ -34,7 +35,7 @@ def read(files: Mapping[str, Sequence[str]], max_bytes: int) -> Iterator[tuple[s
 def input_files(paths: str, key: str = "config.input") -> list[str]:
     """The files that comma-separated paths and patterns name, each pattern's in sorted order; `key` holds them."""
     found = []
-    for given in filter(None, (path.strip() for path in paths.split(","))):
+    for given in comma_list(paths):
         files = [given] if epath.Path(given).exists() else _matches(given)
         if not files:
             raise FileNotFoundError(f"{key}: no file {given}")

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation.generations import check_sampling, room, seed
@@ -68,7 +69,7 @@ def ks(config: ConfigDict) -> list[int]:
       ValueError: no whole numbers of 1 or more, or all above `config.samples`.
     """
     try:
-        given = [int(text) for text in str(config.k).split(",")]
+        given = [int(text) for text in comma_list(config.k)]
     except ValueError:
         given = []
     if not given or min(given) < 1:

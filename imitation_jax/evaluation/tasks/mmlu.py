@@ -11,6 +11,7 @@ from collections import defaultdict
 from etils import epath
 from ml_collections import ConfigDict
 
+from imitation_jax.core.comma_list import comma_list
 from imitation_jax.evaluation import benchmark_rows, choices, statistics
 from imitation_jax.evaluation.results import Sample
 
@@ -89,7 +90,7 @@ def read(config: ConfigDict) -> list[dict]:
         raise FileNotFoundError(
             f"config.data_dir={config.data_dir!r}: no test/SUBJECT_test.csv in it; name MMLU's folder"
         )
-    subjects = [name.strip() for name in config.subjects.split(",") if name.strip()] or found
+    subjects = comma_list(config.subjects) or found
     for subject in subjects:
         if subject not in found:
             raise ValueError(f"config.subjects: no {subject!r} in {folder}; there are {', '.join(found)}")
