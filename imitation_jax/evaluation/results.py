@@ -149,3 +149,4 @@ class Samples:
     def discard(self) -> None:
         """Deletes the partial file: call it when the result is on disk."""
         self.partial.unlink(missing_ok=True)
+        self._lines.close()
