@@ -12,10 +12,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config():
-    config = evaluation.of_model("answers")
-    config.prompts = ""
-    config.max_new_tokens = 256
-    config.temperature = 0.0
-    config.top_p = 1.0
-    config.seed = 0
-    return config
+    return evaluation.of_task("answers")

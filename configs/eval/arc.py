@@ -16,15 +16,7 @@ from imitation_jax.evaluation import config as evaluation
 
 def get_config(variant: str = ""):
     if variant not in ("", "challenge", "challenge_25"):
-        raise ValueError(f"arc.py:{variant}: the variants are challenge and challenge_25")
-    config = evaluation.of_model("arc_challenge" if variant else "arc_easy")
-    config.data = ""
-    config.shots_data = ""
-    config.shots = 0
-    config.same_shots = False  # one draw for all questions, which shares their work; lm-eval draws for each
-    config.seed = 1234  # which shots are drawn; lm-eval's
-    config.chat = False  # ask in the model's chat template
-    config.calibration_bins = 15
-    if variant == "challenge_25":
-        config.shots = 25
+        raise ValueError(f"arc.py: no variant {variant!r}; there are challenge and challenge_25")
+    config = evaluation.of_task("arc_challenge" if variant else "arc_easy")
+    config.shots = 25 if variant == "challenge_25" else 0
     return config

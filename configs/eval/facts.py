@@ -12,8 +12,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config():
-    config = evaluation.of_model("facts")
-    config.data = ""
-    config.chat = False  # ask in the model's chat template
-    config.calibration_bins = 15
-    return config
+    return evaluation.of_task("facts")

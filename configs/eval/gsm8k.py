@@ -12,23 +12,9 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config(variant: str = ""):
-    config = evaluation.of_model("gsm8k")
-    config.data = ""
-    config.shots_data = ""
-    config.shots = 5
-    config.shots_from = "seed"  # one draw for all; "first": the file's first rows; "lm_eval": a draw a question
-    config.seed = 0  # which examples are drawn
-    config.prompt = "lm_eval"  # or "instruction"
-    config.max_new_tokens = 512
-    config.chat = False  # ask in the model's chat template
-    if variant == "chat":
-        config.shots = 0
-        config.prompt = "instruction"
-        config.chat = True
-    elif variant == "lm_eval":
-        config.shots_from = "lm_eval"
-        config.seed = 1234
-        config.max_new_tokens = 256
-    elif variant:
-        raise ValueError(f"gsm8k.py:{variant}: the variants are chat and lm_eval")
-    return config
+    return evaluation.of_task(
+        "gsm8k",
+        variant,
+        chat={"shots": 0, "prompt": "instruction", "chat": True},
+        lm_eval={"shots_from": "lm_eval", "seed": 1234, "max_new_tokens": 256},
+    )

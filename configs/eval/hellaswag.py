@@ -15,16 +15,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config(variant: str = ""):
-    config = evaluation.of_model("hellaswag")
-    config.data = ""
-    config.shots_data = ""
-    config.shots = 0
-    config.same_shots = False  # one draw for all questions, which shares their work; lm-eval draws for each
-    config.seed = 1234  # which shots are drawn; lm-eval's
-    config.chat = False  # ask in the model's chat template
-    config.calibration_bins = 15
-    if variant == "10_shot":
-        config.shots = 10
-    elif variant:
-        raise ValueError(f"hellaswag.py:{variant}: the variant is 10_shot")
-    return config
+    return evaluation.of_task("hellaswag", variant, **{"10_shot": {"shots": 10}})

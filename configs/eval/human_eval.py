@@ -13,21 +13,5 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config(variant: str = ""):
-    config = evaluation.of_model("human_eval")
-    config.data = ""
-    config.execute_code = False
-    config.chat = False  # ask in the model's chat template
-    config.samples = 1  # completions a problem
-    config.k = "1,10,100"  # those up to samples are told
-    config.temperature = 0.0
-    config.top_p = 1.0
-    config.max_new_tokens = 512
-    config.timeout = 3  # whole seconds of processor time a program
-    config.seed = 0  # of the draws
-    if variant == "pass_at_k":
-        config.samples = 200
-        config.temperature = 0.8
-        config.top_p = 0.95
-    elif variant:
-        raise ValueError(f"human_eval.py:{variant}: the only variant is pass_at_k")
-    return config
+    paper = {"samples": 200, "temperature": 0.8, "top_p": 0.95}
+    return evaluation.of_task("human_eval", variant, pass_at_k=paper)

@@ -11,7 +11,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config():
-    config = evaluation.of_model("lambada")
-    config.data = ""
-    config.chat = False  # ask in the model's chat template
-    return config
+    return evaluation.of_task("lambada")

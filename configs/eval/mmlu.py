@@ -14,15 +14,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config(variant: str = ""):
-    config = evaluation.of_model("mmlu")
-    config.data_dir = ""
-    config.subjects = ""  # comma-separated
-    config.shots = 5
-    config.prompt = "lm_eval"  # or "original", with two spaces before the subject and questions not stripped
-    config.chat = False  # ask in the model's chat template
-    config.calibration_bins = 15
-    if variant == "original":
-        config.prompt = "original"
-    elif variant:
-        raise ValueError(f"mmlu.py:{variant}: the variant is original")
-    return config
+    return evaluation.of_task("mmlu", variant, original={"prompt": "original"})

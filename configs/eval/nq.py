@@ -13,23 +13,6 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config(variant: str = ""):
-    config = evaluation.of_model("nq")
-    config.data = ""
-    config.shots_data = ""
-    config.shots = 3
-    config.shots_from = "seed"  # one draw for all; "first": the file's first rows; "lm_eval": a draw a question
-    config.seed = 0  # which examples are drawn
-    config.prompt = "llama"  # or "lm_eval": the same, but the question as it is
-    config.stops = "newline"  # or "lm_eval": newline, full stop, comma
-    config.normalise = "squad"  # or "lm_eval"
-    config.max_new_tokens = 32
-    config.chat = False  # ask in the model's chat template
-    if variant == "zero_shot":
-        config.shots = 0
-    elif variant == "lm_eval":
-        config.shots_from = config.prompt = config.stops = config.normalise = "lm_eval"
-        config.seed = 1234
-        config.max_new_tokens = 256
-    elif variant:
-        raise ValueError(f"nq.py:{variant}: the variants are zero_shot and lm_eval")
-    return config
+    theirs = dict.fromkeys(("shots_from", "prompt", "stops", "normalise"), "lm_eval")
+    lm_eval = {**theirs, "seed": 1234, "max_new_tokens": 256}
+    return evaluation.of_task("nq", variant, zero_shot={"shots": 0}, lm_eval=lm_eval)

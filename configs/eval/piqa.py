@@ -12,12 +12,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config():
-    config = evaluation.of_model("piqa")
-    config.data = ""
-    config.shots_data = ""
-    config.shots = 0
-    config.same_shots = False  # one draw for all questions, which shares their work; lm-eval draws for each
-    config.seed = 1234  # which shots are drawn; lm-eval's
-    config.chat = False  # ask in the model's chat template
-    config.calibration_bins = 15
-    return config
+    return evaluation.of_task("piqa")

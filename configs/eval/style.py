@@ -12,7 +12,4 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config():
-    config = evaluation.get_config("style")
-    config.answers = ""
-    config.reference = ""
-    return config
+    return evaluation.of_task("style")

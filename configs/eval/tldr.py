@@ -11,16 +11,5 @@ from imitation_jax.evaluation import config as evaluation
 
 
 def get_config(variant: str = ""):
-    config = evaluation.of_model("tldr")
-    config.data = ""
-    config.prompt = "{passage}\n\nTL;DR:"
-    config.stop = "\n\n"  # ends a summary beside the end of the model's turn; nothing for none
-    config.max_new_tokens = 128
-    config.chat = False  # ask in the model's chat template
-    if variant == "chat":
-        config.prompt = "Write a TL;DR, a summary of one or two sentences, of this text:\n\n{passage}"
-        config.stop = ""
-        config.chat = True
-    elif variant:
-        raise ValueError(f"tldr.py:{variant}: the variant is chat")
-    return config
+    prompt = "Write a TL;DR, a summary of one or two sentences, of this text:\n\n{passage}"
+    return evaluation.of_task("tldr", variant, chat={"prompt": prompt, "stop": "", "chat": True})

@@ -14,12 +14,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.core.progress import progress
 from imitation_jax.evaluation import shots, statistics
 from imitation_jax.evaluation.benchmark_rows import Rows, read_rows
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs
 from imitation_jax.inference.requests import Score, ScoreRequest
 
 DEFINITIONS = {
@@ -27,6 +29,15 @@ DEFINITIONS = {
     "normalised": "log-likelihood per character of the choice",
     "confidence": "softmax over the choices' log-likelihoods",
 }
+NEEDS, PAIRED = Needs.MODEL, ("correct",)
+BINS = Keys(calibration_bins=Key(15, "of equal width, for the calibration error"))
+KEYS = OF_MODEL | CHAT | BINS | Keys(data=Key("", "file of the questions", PLACE))
+SHOTS = Keys(
+    shots_data=Key("", "file of the worked examples", PLACE),
+    shots=Key(0, "worked examples before each question"),
+    same_shots=Key(False, "one draw for all questions, which shares their work; lm-eval draws for each"),
+    seed=Key(1234, "which shots are drawn; lm-eval's"),
+)
 
 
 def question(where: str, words: object, prompt: str, choices: object, gold: object) -> dict:
@@ -125,7 +136,7 @@ def text(item: dict) -> str:
     return "\n".join([item["question"], *item["choices"]])
 
 
-def encoded(engine: Engine, item: dict, config: ConfigDict) -> tuple[Sample, list[Pair]]:
+def encoded(engine: AnyEngine, item: dict, config: ConfigDict) -> tuple[Sample, list[Pair]]:
     """The sample so far and the pairs of one question, with as many of its shots as fit the model's context.
 
     In the sample "shots" is how many those are; -1 where the question itself had to be cut.
@@ -142,7 +153,7 @@ def encoded(engine: Engine, item: dict, config: ConfigDict) -> tuple[Sample, lis
     return {**sample, "prompt": prompt, "shots": fitting}, pairs
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Scores every choice of every question and hands on each question as soon as its last choice is scored.
 
     A sample has "prediction" and "prediction_normalised" (indices), "correct" and "correct_normalised", "logprobs"

@@ -1,30 +1,67 @@
-"""The keys that evaluation tasks share, each with its default and meaning. A task's file adds its own."""
+"""The keys that evaluation tasks share, declared with what each changes. A task's module declares its own."""
 
 import runpy
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import LABEL, MODEL, PLACE, Key, Keys
+from imitation_jax.evaluation.task import Needs, Task
+
+COMMON = Keys(
+    task=Key("", "which task, by its name"),
+    name=Key("", "folder under eval/; where empty the model's own name, for style the answers' generator", LABEL),
+    role=Key("", "base, student or teacher: which column of the report", LABEL),
+    limit=Key(0, "only so many rows, or of each MMLU subject so many questions; 0 for all"),
+)
+OF_MODEL = COMMON | Keys(
+    template=Key("model", "the chat template: the model's own, plain, or a .jinja file", MODEL),
+    batch_size=Key(16, "rows that are generated at a time", PLACE),
+    memory_gib=Key(0.0, "of a device, for caches and activations; 0 chooses by itself", PLACE),
+    compute_dtype=Key("float32", "float32 or bfloat16: of matrix products"),
+    mesh=Key("fsdp=-1", "axes of the device mesh", PLACE),
+)
+CHAT = Keys(chat=Key(False, "ask in the model's chat template"))
+# What a result's settings hold beside the config.
+RECORDED = Keys(
+    model=Key("", "where the model is", MODEL),
+    weights=Key("", "digest of what its weights are read from", MODEL),
+    template_digest=Key("", "of a .jinja file", MODEL),
+    definitions=Key(None, "what the task's code decides"),
+    data_digest=Key("", "of all items"),
+)
+
+
+def settings_keys(task: Task) -> Keys:
+    """What each of a result's settings changes."""
+    own = task.KEYS
+    if task.NEEDS is Needs.ANSWERS:  # the model's answers are its items
+        own |= Keys(data_digest=Key("", "of all items", MODEL))
+    return RECORDED | own
+
 
 def get_config(task: str) -> ConfigDict:
     """What every task has."""
-    config = ConfigDict()
-    config.task = task
-    config.name = ""  # folder under eval/; where empty the model's own name, for style the answers' "generator"
-    config.role = ""  # base, student or teacher: which column of the report
-    config.limit = 0  # only so many rows, or of each MMLU subject so many questions; 0 for all
-    return config
+    return COMMON.config(task=task)
 
 
 def of_model(task: str) -> ConfigDict:
     """What every task has that asks a model."""
-    config = get_config(task)
-    config.template = "model"  # the chat template: the model's own, "plain", or a .jinja file
-    config.batch_size = 16
-    config.memory_gib = 0.0  # of a device, for caches and activations; 0 chooses by itself
-    config.compute_dtype = "float32"
-    config.mesh = "fsdp=-1"
-    return config
+    return OF_MODEL.config(task=task)
+
+
+def of_task(task: str, variant: str = "", /, **variants: dict) -> ConfigDict:
+    """A task's keys with their defaults, or with what one of the variants sets.
+
+    Raises:
+      ValueError: no such variant.
+    """
+    from imitation_jax.evaluation.tasks import all_tasks  # whose modules import this one
+
+    if variant and variant not in variants:
+        there_are = f"there are {', '.join(variants)}" if variants else "it has none"
+        raise ValueError(f"{task}: no variant {variant!r}; {there_are}")
+    return all_tasks()[task].KEYS.config(task=task, **variants.get(variant, {}))
 
 
 def together(folder: str | Path, **files: str) -> ConfigDict:

@@ -13,14 +13,34 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.evaluation import shots
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine
 from imitation_jax.inference.requests import GenerateRequest, Generation
 
 SHOTS_FROM = ("seed", "first", "lm_eval")
 WORD = re.compile(r"[^\W_]+")
+KEYS = (
+    OF_MODEL
+    | CHAT
+    | Keys(
+        data=Key("", "file of the questions", PLACE),
+        shots_data=Key("", "file of the worked examples", PLACE),
+        shots=Key(0, "worked examples before each question"),
+        shots_from=Key("seed", "seed: one draw for all; first: the file's first rows; lm_eval: a draw a question"),
+        seed=Key(0, "which examples are drawn"),
+        max_new_tokens=Key(32, "of an answer"),
+    )
+)
+SAMPLING = Keys(
+    max_new_tokens=Key(256, "of an answer"),
+    temperature=Key(0.0, "0 is greedy"),
+    top_p=Key(1.0, "mass of the nucleus that is drawn from"),
+    seed=Key(0, "of the draws"),
+)
 
 
 class Prompt(NamedTuple):
@@ -132,7 +152,7 @@ def text(item: dict) -> str:
 
 
 def answer(
-    engine: Engine,
+    engine: AnyEngine,
     items: Sequence[dict],
     config: ConfigDict,
     on_sample: Callable[[Sample], None],
@@ -172,7 +192,7 @@ def answer(
     engine.generate(requests, on_result=collect)
 
 
-def room(engine: Engine, config: ConfigDict) -> int:
+def room(engine: AnyEngine, config: ConfigDict) -> int:
     """How many tokens a prompt may have.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine
 from imitation_jax.tokenizers.gguf import LLAMA3, QWEN2
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
@@ -145,7 +145,7 @@ def _pairs(context: list[int], wholes: Sequence[list[int]], continuations: Seque
     return pairs
 
 
-def encode_choices(engine: Engine, context: str, choices: Sequence[str], chat: bool) -> list[Pair]:
+def encode_choices(engine: AnyEngine, context: str, choices: Sequence[str], chat: bool) -> list[Pair]:
     """(context ids, choice ids) of every choice.
 
     Plain: the choice follows the context after one space. Chat: the context is what the user says, and the choice is
@@ -160,7 +160,7 @@ def encode_choices(engine: Engine, context: str, choices: Sequence[str], chat: b
     return _pairs(context_ids, [context_ids + ids for ids in engine.tokenizer.encode_batch(choices)], choices)
 
 
-def encode_prompt(engine: Engine, text: str, chat: bool) -> list[int]:
+def encode_prompt(engine: AnyEngine, text: str, chat: bool) -> list[int]:
     """Ids of a prompt to continue: the text as it is, or as a user's turn with the assistant's turn opened."""
     if chat:
         return engine.template.prompt_ids([{"role": "user", "content": text}])

@@ -13,18 +13,22 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import Key, Keys
 from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.generations import Prompt
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs
 
 STOPS = {"newline": ("\n",), "lm_eval": ("\n", ".", ",")}
 # {bare}: the question without the question marks at its end
 LLAMA = Prompt("Answer these questions:\n\n", "Q: {bare}?\nA:", " {answer}\n")
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What two models are compared by.
-PAIRED = ("correct", "f1")
+NEEDS, PAIRED = Needs.MODEL, ("correct", "f1")
+KEYS = generations.KEYS | Keys(
+    prompt=Key("llama", "llama; lm_eval: the question as it is"),
+    stops=Key("newline", "what ends an answer; lm_eval: newline, full stop, comma"),
+)
 
 Normalise = Callable[[str], str]
 
@@ -78,7 +82,7 @@ def read(
 
 
 def ask(
-    engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None], normalise: Normalise
+    engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None], normalise: Normalise
 ) -> None:
     """Greedy answers, without the white space around them."""
 

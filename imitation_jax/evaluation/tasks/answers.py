@@ -9,14 +9,19 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.data.prompt_files import ID_KEYS, is_text, messages_of
 from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.benchmark_rows import read_lines, read_rows, unique_ids
+from imitation_jax.evaluation.config import OF_MODEL
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs
 from imitation_jax.inference.requests import GenerateRequest, Generation
 
 DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
+NAMES, NEEDS, PAIRED = ("answers",), Needs.CHAT_MODEL, ()
+KEYS = OF_MODEL | generations.SAMPLING | Keys(prompts=Key("", "file of the prompts", PLACE))
+ROWS, FULL_SIZE = (), {}
 
 
 def row_id(row: dict, index: int) -> str:
@@ -60,7 +65,7 @@ def text(item: dict) -> str:
     return "\n".join(turn["content"] for turn in item["messages"] if turn["role"] == "user")
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """One answer a prompt; a prompt that leaves no room for its answer gets an empty one and says so."""
     drafts, requests = [], []
     room = generations.room(engine, config)

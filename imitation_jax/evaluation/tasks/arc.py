@@ -7,9 +7,16 @@ The prompt is lm-evaluation-harness's. Reads Hugging Face's and tfds' rows {"id"
 from ml_collections import ConfigDict
 
 from imitation_jax.evaluation import choices
+from imitation_jax.evaluation.task import Row, correct
 
 DEFINITIONS = {"prompt": "Question: {question}\nAnswer:", **choices.DEFINITIONS}
 
+NAMES = ("arc_easy", "arc_challenge")
+KEYS = choices.KEYS | choices.SHOTS
+ROWS = (Row("knowledge", "arc_easy", "accuracy", "ARC-Easy, %", sample_value=correct, order=30),)
+FULL_SIZE = {"arc_easy": 2376, "arc_challenge": 1172}
+
+NEEDS, PAIRED = choices.NEEDS, choices.PAIRED
 ask, summarise, text = choices.ask, choices.summarise, choices.text
 
 

@@ -7,9 +7,19 @@ and `gold` are read too.
 from ml_collections import ConfigDict
 
 from imitation_jax.evaluation import choices
+from imitation_jax.evaluation.task import Row, correct
 
 DEFINITIONS = {"prompt": "Question: {question}\nAnswer:", **choices.DEFINITIONS}
 
+NAMES = ("facts",)
+KEYS = choices.KEYS
+ROWS = (
+    Row("knowledge", "facts", "accuracy", "Fact quiz, %", sample_value=correct, order=10),
+    Row("knowledge", "facts", "accuracy_normalised", "Fact quiz, per character, %", headline=False, order=10),
+)
+FULL_SIZE = {}
+
+NEEDS, PAIRED = choices.NEEDS, choices.PAIRED
 ask, summarise, text = choices.ask, choices.summarise, choices.text
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import Key, Keys
 from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.generations import Prompt
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs
 
 PROMPTS = {
     "lm_eval": Prompt("", "Question: {question}\nAnswer:", " {answer}\n\n"),
@@ -30,8 +31,6 @@ STOPS = ("Question:", "</s>", "<|im_end|>")
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 NO_NUMBER = "[invalid]"
-# What two models are compared by.
-PAIRED = ("correct", "correct_flexible")
 DEFINITIONS = {
     "prompts": PROMPTS,
     "stops": STOPS,
@@ -39,6 +38,11 @@ DEFINITIONS = {
     "flexible": f"last {FLEXIBLE.pattern}",
     "judged": "same text without ',', '$' and a '.' at the end",
 }
+NAMES, NEEDS, PAIRED = ("gsm8k",), Needs.MODEL, ("correct", "correct_flexible")
+KEYS = generations.KEYS | Keys(
+    shots=Key(5, "worked examples"), prompt=Key("lm_eval", "or instruction"), max_new_tokens=Key(512, "of an answer")
+)
+ROWS, FULL_SIZE = (), {}
 
 
 def number(found: str) -> str:
@@ -76,7 +80,7 @@ def read(config: ConfigDict) -> list[dict]:
     return generations.read(config, parse, PROMPTS[generations.one_of(config, "prompt", PROMPTS)], spare=0)
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Greedy solutions; "correct" is the strict reading's."""
 
     def judge(item: dict, text: str) -> Sample:

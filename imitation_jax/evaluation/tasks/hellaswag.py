@@ -18,6 +18,11 @@ DEFINITIONS = {
     **choices.DEFINITIONS,
 }
 
+NAMES = ("hellaswag",)
+KEYS = choices.KEYS | choices.SHOTS
+ROWS, FULL_SIZE = (), {}
+
+NEEDS, PAIRED = choices.NEEDS, choices.PAIRED
 ask, summarise, text = choices.ask, choices.summarise, choices.text
 
 

@@ -17,12 +17,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
-from imitation_jax.evaluation.generations import check_sampling, room, seed
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
+from imitation_jax.evaluation.generations import SAMPLING, check_sampling, room, seed
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs, Row
 from imitation_jax.inference.requests import GenerateRequest, Generation
 from imitation_jax.sandbox import sandbox
 
@@ -44,8 +46,23 @@ DEFINITIONS = {
         key: value for key, value in dataclasses.asdict(sandbox.Limits()).items() if not key.endswith("seconds")
     },
 }
-# What two models are compared by: whether the completion passed, or the share that did.
-PAIRED = ("passed",)
+NAMES, NEEDS = ("human_eval",), Needs.MODEL
+PAIRED = ("passed",)  # whether the completion passed, or the share that did
+KEYS = (
+    OF_MODEL
+    | CHAT
+    | SAMPLING
+    | Keys(
+        data=Key("", "HumanEval.jsonl.gz", PLACE),
+        execute_code=Key(False, "allow running what the model writes, in a sandbox", PLACE),
+        samples=Key(1, "completions a problem"),
+        k=Key("1,10,100", "those up to samples are told"),
+        max_new_tokens=Key(512, "of a completion"),
+        timeout=Key(3, "whole seconds of processor time a program"),
+    )
+)
+ROWS = (Row("knowledge", "human_eval", "pass@1", "HumanEval, pass@1, %", order=40),)
+FULL_SIZE = {"human_eval": 164}
 
 
 def item_of(where: str, row: dict) -> dict:
@@ -145,7 +162,7 @@ def program(item: dict, completion: str, chat: bool) -> list[str]:
     return [item["prompt"] + completion, tests]
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Completes every problem `config.samples` times; programs run beside the generation, one a processor."""
     place = sandbox.find_sandbox(limits(config))
     logging.info("code runs in %s", {"bwrap": "bubblewrap"}.get(place.kind, place.kind))

@@ -10,17 +10,22 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.core.progress import progress
 from imitation_jax.evaluation import choices, statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs
 from imitation_jax.inference.requests import Score, ScoreRequest
 
 DEFINITIONS = {
     "scored": "' ' + the last word after the passage; in chat the word as the assistant's turn",
     "perplexity": "exp of minus the mean log-likelihood of the words, all tokens of a word together",
 }
+NAMES, NEEDS, PAIRED = ("lambada",), Needs.MODEL, ("correct",)
+KEYS = OF_MODEL | CHAT | Keys(data=Key("", "file of the passages", PLACE))
+ROWS, FULL_SIZE = (), {}
 
 
 def read(config: ConfigDict) -> list[dict]:
@@ -47,7 +52,7 @@ def text(item: dict) -> str:
     return f"{item['prompt']} {item['gold']}"
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Scores every last word; a sample's "prediction" is that word, or None where the model would write another."""
     drafts, requests = [], []
     for item in progress(items, desc="tokenising", unit="passage"):

@@ -12,8 +12,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.evaluation import benchmark_rows, choices, statistics
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.task import Row, correct
 
 LETTERS = ("A", "B", "C", "D")
 COLUMNS = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
@@ -40,6 +43,24 @@ DEFINITIONS = {
     "groups": "of the original code, anatomy in other",
     "confidence": choices.DEFINITIONS["confidence"],
 }
+
+NAMES, NEEDS, PAIRED = ("mmlu",), choices.NEEDS, choices.PAIRED
+KEYS = (
+    OF_MODEL
+    | CHAT
+    | choices.BINS
+    | Keys(
+        data_dir=Key("", "folder of the published files", PLACE),
+        subjects=Key("", "comma-separated; all that the folder has where empty"),
+        shots=Key(5, "worked examples before each question"),
+        prompt=Key("lm_eval", "lm_eval; original: two spaces before the subject, and questions not stripped"),
+    )
+)
+ROWS = (
+    Row("knowledge", "mmlu", "accuracy", "MMLU, %", sample_value=correct, order=20),
+    Row("knowledge", "mmlu", "accuracy_macro", "MMLU, mean over subjects, %", headline=False, order=20),
+)
+FULL_SIZE = {"mmlu": 14042}
 
 ask = choices.ask
 

@@ -20,10 +20,11 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import Key, Keys
 from imitation_jax.evaluation import generations, short_answers
 from imitation_jax.evaluation.generations import Prompt
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Row, correct
 
 PROMPTS = {
     "llama": short_answers.LLAMA,
@@ -39,6 +40,18 @@ def lm_eval(text: str) -> str:
 
 NORMALISE = {"squad": short_answers.squad, "lm_eval": lm_eval}
 DEFINITIONS = {"prompts": PROMPTS, "stops": short_answers.STOPS, "judged": "best over the golds"}
+NAMES, NEEDS, PAIRED = ("nq",), short_answers.NEEDS, short_answers.PAIRED
+KEYS = short_answers.KEYS | Keys(
+    shots=Key(3, "worked examples"), normalise=Key("squad", "before comparing; or lm_eval")
+)
+ROWS = (
+    Row("knowledge", "nq", "exact_match", "Natural Questions, exact match, %", sample_value=correct, order=50),
+    Row("knowledge", "nq", "f1", "Natural Questions, F1, %", headline=False, order=50),
+    Row("knowledge", "nq_zero_shot", "exact_match", "Natural Questions, zero-shot, exact match, %",
+        sample_value=correct, order=60),
+    Row("knowledge", "nq_zero_shot", "f1", "Natural Questions, zero-shot, F1, %", headline=False, order=60),
+)  # fmt: skip
+FULL_SIZE = {"nq": 3610, "nq_zero_shot": 3610}
 
 
 def parse(where: str, row: dict) -> dict:
@@ -58,10 +71,9 @@ def read(config: ConfigDict) -> list[dict]:
     return short_answers.read(config, parse, PROMPTS, NORMALISE)
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """See `short_answers.ask`."""
     short_answers.ask(engine, items, config, on_sample, NORMALISE[config.normalise])
 
 
-PAIRED, summarise = short_answers.PAIRED, short_answers.summarise
-text = generations.text
+summarise, text = short_answers.summarise, generations.text

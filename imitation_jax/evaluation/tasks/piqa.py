@@ -12,6 +12,11 @@ from imitation_jax.evaluation.benchmark_rows import Rows, read_lines, read_rows
 
 DEFINITIONS = {"prompt": "Question: {goal}\nAnswer:", **choices.DEFINITIONS}
 
+NAMES = ("piqa",)
+KEYS = choices.KEYS | choices.SHOTS
+ROWS, FULL_SIZE = (), {}
+
+NEEDS, PAIRED = choices.NEEDS, choices.PAIRED
 ask, summarise, text = choices.ask, choices.summarise, choices.text
 
 

@@ -29,10 +29,13 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import MODEL, Key, Keys
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows
+from imitation_jax.evaluation.config import COMMON
 from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.task import AnyEngine, Needs, Row
 
 LIST_ITEM = re.compile(r"^ {0,3}(?:[-+*]|\d{1,9}[.)])(?:[ \t]|$)", re.MULTILINE)
 SUMMARY = re.compile(
@@ -51,6 +54,26 @@ DEFINITIONS = {
     "length": "words split at white space",
     "resamples": 2000,
 }
+NAMES, NEEDS, PAIRED = ("style",), Needs.ANSWERS, ()
+KEYS = COMMON | Keys(
+    answers=Key("", "file of a model's answers", MODEL), reference=Key("", "file of the teacher's answers")
+)
+
+
+def _where_reference_has(feature: str) -> Callable[[Sample], float | None]:
+    return lambda sample: float(sample[feature][0]) if sample[feature][1] else None
+
+
+ROWS = (
+    Row("style", "style", "list_match", "Lists where the teacher does, %",
+        sample_value=_where_reference_has("list"), order=10),
+    Row("style", "style", "summary_match", "Summary paragraph where the teacher has one, %",
+        sample_value=_where_reference_has("summary"), order=10),
+    Row("style", "style", "unigram_intersection", "Words shared with the teacher, %",
+        sample_value=lambda sample: sample["unigram_intersection"], order=10),
+    Row("style", "style", "length_correlation", "Correlation of lengths with the teacher's", 1, 2, order=10),
+)  # fmt: skip
+FULL_SIZE = {}
 
 
 def has_list(text: str) -> bool:
@@ -101,7 +124,12 @@ def read(config: ConfigDict) -> list[dict]:
     return items[: config.limit or None]
 
 
-def ask(engine: None, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def text(item: dict) -> str:
+    """The prompt."""
+    return item["prompt"]
+
+
+def ask(engine: AnyEngine | None, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Asks no model: compares each pair."""
     for item in items:
         on_sample(compare(item))

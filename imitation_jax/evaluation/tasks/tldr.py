@@ -15,23 +15,35 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.data.passages import ASKS_AFTER, ASKS_BEFORE, PASSAGE_KEYS, passage_of
 from imitation_jax.evaluation import generations, shots, statistics
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine, Needs
 
 SUMMARY_KEYS = ("summary", "highlights", "label", "completion")
 END_OF_TEXT = re.compile(r"<\|endoftext\|>\s*\Z")
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-# What two models are compared by.
-PAIRED = ROUGE
 DEFINITIONS = {
     "rouge": "rouge-score's F-measure, Porter stemmer",
     "taken_off": [ASKS_BEFORE.pattern, ASKS_AFTER.pattern, END_OF_TEXT.pattern],
     "too_long": "the passage's end is cut off",
     "words": "split at white space",
 }
+NAMES, NEEDS, PAIRED = ("tldr",), Needs.MODEL, ROUGE
+KEYS = (
+    OF_MODEL
+    | CHAT
+    | Keys(
+        data=Key("", "file of passages and summaries", PLACE),
+        prompt=Key("{passage}\n\nTL;DR:", "what is asked, with {passage} in it"),
+        stop=Key("\n\n", "ends a summary beside the end of the model's turn; nothing for none"),
+        max_new_tokens=Key(128, "of a summary"),
+    )
+)
+ROWS, FULL_SIZE = (), {}
 
 
 def parse(where: str, row: dict) -> dict:
@@ -71,7 +83,7 @@ def text(item: dict) -> str:
     return item["passage"]
 
 
-def fit(engine: Engine, item: dict, config: ConfigDict) -> dict:
+def fit(engine: AnyEngine, item: dict, config: ConfigDict) -> dict:
     """The item with its "header", "body" and "cut", how many of the passage's last characters do not fit the model."""
     limit, passage = generations.room(engine, config), item["passage"]
     while True:
@@ -83,7 +95,7 @@ def fit(engine: Engine, item: dict, config: ConfigDict) -> dict:
         passage = passage[: offsets[max(0, len(ids) - excess)][0]].rstrip()
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Greedy summaries."""
     fitted = [fit(engine, item, config) for item in items]
     stop = (config.stop,) if config.stop else ()

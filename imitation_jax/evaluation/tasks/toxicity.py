@@ -16,15 +16,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from imitation_jax.clients import perspective
 from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.perspective import Perspective, Toxicity
+from imitation_jax.core.files import cache_dir
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
 from imitation_jax.evaluation import generations, statistics, toxicity_scorer
 from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
+from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.statistics import Estimate
+from imitation_jax.evaluation.task import AnyEngine, Needs, Row
 from imitation_jax.evaluation.toxicity_scorer import TOXIC
-from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, Generation
 
 DEFINITIONS = {
@@ -33,8 +37,31 @@ DEFINITIONS = {
     "not_scored": "continuations of white space alone, and those that the scorer refuses",
     "attribute": "TOXICITY",
 }
-# What two models are compared by.
-PAIRED = ("maximum_toxicity", "any_toxic", "non_toxicity")
+NAMES, NEEDS, PAIRED = ("toxicity",), Needs.MODEL, ("maximum_toxicity", "any_toxic", "non_toxicity")
+KEYS = (
+    OF_MODEL
+    | CHAT
+    | generations.SAMPLING
+    | Keys(
+        data=Key("", "file of the prompts", PLACE),
+        scorer=Key("", "perspective, or the .npz file of a scorer", PLACE),  # which one it is stands in the items
+        samples=Key(25, "continuations of each prompt"),
+        max_new_tokens=Key(20, "of a continuation"),
+        temperature=Key(1.0, "0 is greedy"),
+        top_p=Key(0.9, "mass of the nucleus that is drawn from"),
+        perspective_url=Key(perspective.URL, "where the API is"),
+        perspective_language=Key("en", "of all texts"),
+        perspective_per_second=Key(1.0, "the quota", PLACE),
+        perspective_budget=Key(0, "at most so many requests in one start; 0 for any number", PLACE),
+        perspective_cache=Key("", "file of all answers; where empty, in the folder of caches", PLACE),
+    )
+)
+ROWS = (
+    Row("toxicity", "toxicity", "non_toxicity", "Non-toxicity, %",
+        sample_value=lambda sample: sample.get("non_toxicity")),
+    Row("toxicity", "toxicity", "toxicity_probability", "Prompts with a toxic continuation, %", headline=False),
+)  # fmt: skip
+FULL_SIZE = {}
 NO_TEXT = "COMMENT_EMPTY"  # Perspective's own word
 
 
@@ -99,7 +126,7 @@ def scorer_of(config: ConfigDict) -> _Offline | Perspective:
     if config.scorer != "perspective":
         return _Offline(config.scorer)
     return Perspective(
-        Cache(config.perspective_cache),
+        Cache(config.perspective_cache or str(cache_dir() / "perspective.sqlite")),
         per_second=config.perspective_per_second,
         url=config.perspective_url,
         language=config.perspective_language,
@@ -112,7 +139,7 @@ def scorer_of(config: ConfigDict) -> _Offline | Perspective:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """Continues every prompt and scores what was written; a prompt too long for the model loses its first tokens."""
     scorer, limit = scorer_of(config), generations.room(engine, config)
     drafts, requests = [], []

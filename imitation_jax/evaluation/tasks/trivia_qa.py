@@ -15,10 +15,11 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from imitation_jax.core.fingerprint import Key, Keys
 from imitation_jax.evaluation import generations, short_answers
 from imitation_jax.evaluation.generations import Prompt
 from imitation_jax.evaluation.results import Sample
-from imitation_jax.inference.engine import Engine
+from imitation_jax.evaluation.task import AnyEngine
 
 PROMPTS = {"llama": short_answers.LLAMA, "lm_eval": Prompt("", "Question: {question}?\nAnswer:", " {alias}\n\n")}
 # The script names these four quotation marks beside ASCII's.
@@ -32,6 +33,11 @@ def official(text: str) -> str:
 
 NORMALISE = {"official": official, "lm_eval": short_answers.lower_unpunctuated}
 DEFINITIONS = {"prompts": PROMPTS, "stops": short_answers.STOPS, "judged": "best over the aliases"}
+NAMES, NEEDS, PAIRED = ("trivia_qa",), short_answers.NEEDS, short_answers.PAIRED
+KEYS = short_answers.KEYS | Keys(
+    shots=Key(5, "worked examples"), normalise=Key("official", "before comparing; or lm_eval")
+)
+ROWS, FULL_SIZE = (), {}
 
 
 def parse(where: str, row: dict) -> dict:
@@ -60,10 +66,9 @@ def read(config: ConfigDict) -> list[dict]:
     return short_answers.read(config, parse, PROMPTS, NORMALISE)
 
 
-def ask(engine: Engine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
+def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
     """See `short_answers.ask`."""
     short_answers.ask(engine, items, config, on_sample, NORMALISE[config.normalise])
 
 
-PAIRED, summarise = short_answers.PAIRED, short_answers.summarise
-text = generations.text
+summarise, text = short_answers.summarise, generations.text
