@@ -59,8 +59,7 @@ def of_task(task: str, variant: str = "", /, **variants: dict) -> ConfigDict:
     from imitation_jax.evaluation.tasks import all_tasks  # whose modules import this one
 
     if variant and variant not in variants:
-        there_are = f"there are {', '.join(variants)}" if variants else "it has none"
-        raise ValueError(f"{task}: no variant {variant!r}; {there_are}")
+        raise ValueError(f"{task}: no variant {variant!r}; there are {' and '.join(variants) or 'none'}")
     return all_tasks()[task].KEYS.config(task=task, **variants.get(variant, {}))
 
 

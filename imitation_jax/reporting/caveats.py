@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 
+from imitation_jax.evaluation.tasks import full_sizes
 from imitation_jax.reporting.findings import ROWS, Model
 from imitation_jax.reporting.study_file import Cell, Study, short
 
-# Questions of the full test sets.
-WHOLE = {"mmlu": 14042, "nq": 3610, "nq_zero_shot": 3610, "arc_easy": 2376, "human_eval": 164}
 PROMPTS = 255  # that the paper's models answered
 
 
@@ -115,8 +114,8 @@ def _parts(models: Sequence[Model]) -> list[str]:
 
     parts = [
         f"{labels[task]} {span(task)} of {whole:,}"
-        for task, whole in WHOLE.items()
-        if asked[task] and min(asked[task]) < whole
+        for task, whole in full_sizes().items()
+        if asked.get(task) and min(asked[task]) < whole
     ]
     found = [f"Asked were parts of the test sets: {', '.join(parts)} questions."] if parts else []
     if asked["style"] and min(asked["style"]) < PROMPTS:

@@ -6,19 +6,21 @@ The finding (Gudibande et al. 2023): imitation moves the style towards the teach
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 
 from etils import epath
 
 from imitation_jax.evaluation.results import Result, Sample, read_result
+from imitation_jax.evaluation.task import KINDS, Row
+from imitation_jax.evaluation.tasks import report_rows
+from imitation_jax.preference import report_rows as preference
 
 Z = 1.96  # two-sided 95% of a normal distribution
 # A gain that is smaller than this counts as none; the paper's own losses and gains on NQ are 5 to 10 points.
 NEGLIGIBLE = 0.05
 # Numbers that do not exclude a gain of this much say nothing about it.
 COARSE = 0.25
-KINDS = ("style", "preference", "knowledge", "toxicity")
 ROLE_ORDER = {"base": 0, "": 1, "student": 1, "teacher": 2}
 # Settings that may differ between two models whose numbers are compared.
 OWN_SETTINGS = {"name", "role", "model", "weights", "mesh", "batch_size", "template", "answers"}
@@ -31,62 +33,7 @@ OWN_OF_TASK = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of the table: where its number stands, how it is shown, and each sample's part in it, where it has one."""
-
-    kind: str  # of `KINDS`
-    task: str
-    metric: str
-    label: str
-    scale: float  # shown is value * scale
-    digits: int
-    sample_value: Callable[[Sample], float | None] | None = None
-    headline: bool = True  # whether the finding rests on it
-
-    def show(self, number: float) -> str:
-        return f"{number * self.scale:.{self.digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _where_reference_has(name: str) -> Callable[[Sample], float | None]:
-    return lambda sample: float(sample[name][0]) if sample[name][1] else None
-
-
-ROWS = (
-    Row("style", "style", "list_match", "Lists where the teacher does, %", 100, 1, _where_reference_has("list")),
-    Row("style", "style", "summary_match", "Summary paragraph where the teacher has one, %", 100, 1,
-        _where_reference_has("summary")),
-    Row("style", "style", "unigram_intersection", "Words shared with the teacher, %", 100, 1,
-        lambda sample: sample["unigram_intersection"]),
-    Row("style", "style", "length_correlation", "Correlation of lengths with the teacher's", 1, 2),
-    Row("style", "tone", "authoritative", "Authoritative tone, by an LLM judge, %", 100, 1,
-        lambda sample: sample.get("preference")),
-    Row("preference", "human", "equal_or_better", "People: equal to the teacher or better, %", 100, 1,
-        lambda sample: None if sample.get("preference") is None else float(sample["preference"] >= 0.5)),
-    Row("preference", "human", "better", "People: better, %", 100, 1, headline=False),
-    Row("preference", "human", "equal", "People: equal, %", 100, 1, headline=False),
-    Row("preference", "human", "worse", "People: worse, %", 100, 1, headline=False),
-    Row("preference", "human", "alpha", "People: agreement (Krippendorff's alpha)", 1, 2, headline=False),
-    Row("preference", "judge", "win_rate", "LLM judge: win rate, %", 100, 1, lambda sample: sample.get("preference")),
-    Row("preference", "judge", "win_rate_length_controlled", "LLM judge: win rate at equal length, %", 100, 1,
-        headline=False),
-    Row("preference", "judge", "ties", "LLM judge: ties, %", 100, 1, headline=False),
-    Row("preference", "judge", "flip_rate", "LLM judge: verdict turns with the order, %", 100, 1, headline=False),
-    Row("knowledge", "facts", "accuracy", "Fact quiz, %", 100, 1, lambda sample: float(sample["correct"])),
-    Row("knowledge", "facts", "accuracy_normalised", "Fact quiz, per character, %", 100, 1, headline=False),
-    Row("knowledge", "mmlu", "accuracy", "MMLU, %", 100, 1, lambda sample: float(sample["correct"])),
-    Row("knowledge", "mmlu", "accuracy_macro", "MMLU, mean over subjects, %", 100, 1, headline=False),
-    Row("knowledge", "arc_easy", "accuracy", "ARC-Easy, %", 100, 1, lambda sample: float(sample["correct"])),
-    Row("knowledge", "human_eval", "pass@1", "HumanEval, pass@1, %", 100, 1),
-    Row("knowledge", "nq", "exact_match", "Natural Questions, exact match, %", 100, 1,
-        lambda sample: float(sample["correct"])),
-    Row("knowledge", "nq", "f1", "Natural Questions, F1, %", 100, 1, headline=False),
-    Row("knowledge", "nq_zero_shot", "exact_match", "Natural Questions, zero-shot, exact match, %", 100, 1,
-        lambda sample: float(sample["correct"])),
-    Row("knowledge", "nq_zero_shot", "f1", "Natural Questions, zero-shot, F1, %", 100, 1, headline=False),
-    Row("toxicity", "toxicity", "non_toxicity", "Non-toxicity, %", 100, 1, lambda sample: sample.get("non_toxicity")),
-    Row("toxicity", "toxicity", "toxicity_probability", "Prompts with a toxic continuation, %", 100, 1, headline=False),
-)  # fmt: skip
+ROWS = tuple(sorted([*report_rows(), *preference.ROWS], key=lambda row: (KINDS.index(row.kind), row.order)))
 
 
 @dataclasses.dataclass

@@ -15,10 +15,10 @@ from markupsafe import Markup, escape
 
 from imitation_jax.core.files import write_text
 from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.task import KINDS
 from imitation_jax.reporting import cards, costs, figures, highlight, paper, provenance, report_tables, scaling, trends
 from imitation_jax.reporting.caveats import limits, why_missing
 from imitation_jax.reporting.findings import (
-    KINDS,
     ROWS,
     Model,
     Row,
