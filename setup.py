@@ -58,7 +58,7 @@ setup(
         "demo": ["matplotlib>=3.9"],
         "cuda": ["jax[cuda13]"],
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
-        "serve": ["markdown-it-py>=3.0", "starlette>=0.45", "uvicorn>=0.34"],
+        "serve": ["markdown-it-py>=3.0", "pydantic>=2.10", "starlette>=0.45", "uvicorn>=0.34"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "dev": [
             "httpx>=0.27",
@@ -72,6 +72,7 @@ setup(
             "matplotlib>=3.9",
             "openai>=1.50",
             "playwright>=1.50",
+            "pydantic>=2.10",
             "pytest>=8",
             "ruff>=0.12",
             "scikit-learn>=1.5",

@@ -21,7 +21,7 @@ from imitation_jax.core import web
 from imitation_jax.inference.requests import Score
 from imitation_jax.serving import parameters
 from imitation_jax.serving.model import ServedModel
-from imitation_jax.serving.parameters import Asked, BadRequestError
+from imitation_jax.serving.parameters import Asked, BadRequestError, ChatRequest, CompletionRequest, TextRequest
 from imitation_jax.serving.responses import Answer
 from imitation_jax.serving.scheduler import FullError, News, Scheduler
 
@@ -84,16 +84,16 @@ def make_app(models: Mapping[str, ServedModel], scheduler: Scheduler, limits: Li
     async def one_model(request: Request) -> Response:
         return JSONResponse(_description(_find(models, request.path_params["name"])))
 
-    def texts(read: Callable[[dict, ServedModel, int], Asked]) -> Callable:
+    def texts(kind: type[TextRequest]) -> Callable:
+        def read(body: dict) -> Asked:
+            given = parameters.parse(kind, body)
+            return parameters.understand(given, _find(models, given.model), scheduler.queue)
+
         async def endpoint(request: Request) -> ASGIApp:
             deadline = asyncio.get_running_loop().time() + limits.seconds
             body = await _json(request, limits, deadline)
-            name = body.get("model")
-            if not isinstance(name, str):
-                raise BadRequestError("model: is missing" if name is None else "model: is no text", "model")
             # Templates and tokenizers take a while over long texts, and others are waiting.
-            asked = await run_in_threadpool(read, body, _find(models, name), scheduler.queue)
-            return _Sender(asked, scheduler, deadline)
+            return _Sender(await run_in_threadpool(read, body), scheduler, deadline)
 
         return endpoint
 
@@ -101,8 +101,8 @@ def make_app(models: Mapping[str, ServedModel], scheduler: Scheduler, limits: Li
         Route("/", page),
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", one_model),
-        Route("/v1/chat/completions", texts(parameters.chat), methods=["POST"]),
-        Route("/v1/completions", texts(parameters.completion), methods=["POST"]),
+        Route("/v1/chat/completions", texts(ChatRequest), methods=["POST"]),
+        Route("/v1/completions", texts(CompletionRequest), methods=["POST"]),
     ]
     return _Door(Starlette(routes=routes, exception_handlers=_HANDLERS), key)
 
@@ -150,7 +150,7 @@ class _Sender:
         refused = None
         try:
             async with asyncio.timeout_at(self._deadline):
-                await (self._stream(send) if self._asked.stream else self._whole(send))
+                await (self._stream(send) if self._asked.parameters.stream else self._whole(send))
         except TimeoutError:
             refused = RefusedError(503, "the time for a request is over", "timeout")
         except ClientDisconnect:
@@ -178,7 +178,7 @@ class _Sender:
           RefusedError: the engine refused a wish, or broke.
         """
         if not self._asked.wishes:
-            for index in range(len(self._asked.prompts) * self._asked.n):
+            for index in range(self._asked.count):
                 yield index, News("", [], [], "length")
         left = len(self._asked.wishes)
         while left:
@@ -193,9 +193,8 @@ class _Sender:
             left -= isinstance(news, Score) or news.finish_reason is not None
 
     async def _whole(self, send: Send) -> None:
-        count = len(self._asked.prompts) * self._asked.n
-        news, scores = [News("", [], [], "length")] * count, [None] * len(self._asked.prompts)
-        texts = count if self._asked.max_tokens else 0
+        news, scores = [News("", [], [], "length")] * self._asked.count, [None] * len(self._asked.prompts)
+        texts = self._asked.count if self._asked.max_tokens else 0
         async for index, one in self._news():
             if isinstance(one, Score):
                 scores[index - texts] = one
@@ -216,7 +215,7 @@ class _Sender:
                     await self._event(chunk, send)
             if news.text or news.finish_reason or (news.ids and self._asked.logprobs):
                 await self._event(answer.chunk(index, news), send)
-        if self._asked.usage:
+        if self._asked.parameters.stream_options.include_usage:
             await self._event(answer.last(), send)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
@@ -231,7 +230,7 @@ class _Sender:
             async with asyncio.timeout(SECONDS_TO_SAY_GOODBYE):
                 if not self._started:
                     await _respond(response, send)
-                elif self._asked.stream:
+                elif self._asked.parameters.stream:
                     data = b"data: " + response.body + b"\n\n"
                     await send({"type": "http.response.body", "body": data})
 

@@ -21,15 +21,16 @@ class Answer:
         self._asked = asked
         self._id, self._object = f"{kind[0]}-{secrets.token_hex(12)}", kind[1]
         self._created = int(time.time())
+        self._usage_wanted = asked.parameters.stream_options.include_usage
         self._written = 0
-        self._length = [0] * (len(asked.prompts) * asked.n)  # characters told of each text
+        self._length = [0] * asked.count  # characters told of each text
 
     def whole(self, news: Sequence[News], scores: Sequence[Score]) -> Json:
         """All texts at once; `scores` are the prompts', where they were asked for."""
         asked = self._asked
         choices = []
         for index, one in enumerate(news):
-            prompt = index // asked.n
+            prompt = index // asked.parameters.n
             if asked.texts:
                 one = News(asked.texts[prompt] + one.text, one.ids, one.scores, one.finish_reason)
             choices.append(self._choice(index, one, "message", scores[prompt] if scores else None))
@@ -38,12 +39,13 @@ class Answer:
     def first(self) -> list[Json]:
         """The chunks that come before any news: who speaks, or the prompt that is repeated."""
         asked = self._asked
-        indices = range(len(asked.prompts) * asked.n)
+        indices = range(asked.count)
         if asked.chat:
             delta = {"role": "assistant", "content": ""}
             choices = [{"index": i, "delta": delta, "logprobs": None, "finish_reason": None} for i in indices]
         elif asked.texts:
-            choices = [self._choice(i, News(asked.texts[i // asked.n], [], [], None), "delta") for i in indices]
+            repeated = (News(asked.texts[i // asked.parameters.n], [], [], None) for i in indices)
+            choices = [self._choice(i, news, "delta") for i, news in zip(indices, repeated, strict=True)]
         else:
             choices = []
         return [self._chunk([choice]) for choice in choices]
@@ -60,7 +62,7 @@ class Answer:
         head = self._head()
         if self._asked.chat:
             head["object"] += ".chunk"
-        return {**head, "choices": choices, **({"usage": None} if self._asked.usage else {})}
+        return {**head, "choices": choices, **({"usage": None} if self._usage_wanted else {})}
 
     def _head(self) -> Json:
         return {"id": self._id, "object": self._object, "created": self._created, "model": self._asked.model.name}
@@ -75,7 +77,7 @@ class Answer:
         if asked.logprobs and asked.chat:
             logprobs = {"content": [self._token(*pair) for pair in zip(news.ids, news.scores, strict=True)]}
         elif asked.logprobs:
-            prompt = asked.prompts[index // asked.n] if score else []
+            prompt = asked.prompts[index // asked.parameters.n] if score else []
             # Nothing comes before a text's first token.
             scores = [*([None, *score.each] if score else []), *news.scores]
             logprobs = self._listed([*prompt, *news.ids], scores, self._length[index])
