@@ -28,11 +28,12 @@ class Effect(enum.Enum):
 
     MODEL = "model"  # what is trained or measured: which model, its weights, its template; a comparison is about it
     RESULT = "result"  # how it is trained or measured: the numbers are others, and not comparable
+    DATA = "data"  # where the data are read from; a digest of them is among the settings, and decides
     PLACE = "place"  # where and how fast it is computed, up to rounding
     LABEL = "label"  # what it is called
 
 
-MODEL, RESULT, PLACE, LABEL = Effect
+MODEL, RESULT, DATA, PLACE, LABEL = Effect
 SAME = frozenset({MODEL, RESULT})
 COMPARABLE = frozenset({RESULT})
 

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.core.progress import progress
 from imitation_jax.evaluation import shots, statistics
 from imitation_jax.evaluation.benchmark_rows import Rows, read_rows
@@ -31,9 +31,9 @@ DEFINITIONS = {
 }
 NEEDS, PAIRED = Needs.MODEL, ("correct",)
 BINS = Keys(calibration_bins=Key(15, "of equal width, for the calibration error"))
-KEYS = OF_MODEL | CHAT | BINS | Keys(data=Key("", "file of the questions", PLACE))
+KEYS = OF_MODEL | CHAT | BINS | Keys(data=Key("", "file of the questions", DATA))
 SHOTS = Keys(
-    shots_data=Key("", "file of the worked examples", PLACE),
+    shots_data=Key("", "file of the worked examples", DATA),
     shots=Key(0, "worked examples before each question"),
     same_shots=Key(False, "one draw for all questions, which shares their work; lm-eval draws for each"),
     seed=Key(1234, "which shots are drawn; lm-eval's"),

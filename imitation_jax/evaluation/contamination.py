@@ -21,13 +21,14 @@ from ml_collections import ConfigDict
 from imitation_jax.core import json_rows
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.files import write_text
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.core.progress import progress
 from imitation_jax.data import builder, ngrams
 from imitation_jax.data.input import token_cache
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows
-from imitation_jax.evaluation.results import Result, digest, write_result
+from imitation_jax.evaluation.results import Result, write_result
 
 Marks = dict[str, Any]
 

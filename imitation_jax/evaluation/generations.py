@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.evaluation import shots
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
@@ -27,8 +27,8 @@ KEYS = (
     OF_MODEL
     | CHAT
     | Keys(
-        data=Key("", "file of the questions", PLACE),
-        shots_data=Key("", "file of the worked examples", PLACE),
+        data=Key("", "file of the questions", DATA),
+        shots_data=Key("", "file of the worked examples", DATA),
         shots=Key(0, "worked examples before each question"),
         shots_from=Key("seed", "seed: one draw for all; first: the file's first rows; lm_eval: a draw a question"),
         seed=Key(0, "which examples are drawn"),

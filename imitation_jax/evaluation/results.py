@@ -4,12 +4,11 @@ A task appends every sample to `<task>.samples.jsonl.<digest of the settings>.pa
 the same settings goes on where the last one was killed, and a start with others leaves that work alone.
 """
 
-import hashlib
 import json
 import platform
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from etils import epath
 from imitation_jax.core import append_only
 from imitation_jax.core.append_only import Lines
 from imitation_jax.core.files import write_text
+from imitation_jax.core.fingerprint import COMPARABLE, DATA, SAME, Keys, digest, flat
 from imitation_jax.core.json_rows import line
 
 Sample = dict[str, Any]
@@ -37,11 +37,6 @@ def model_name(source: str) -> str:
     kind, _, where = source.partition(":")
     last = where.rstrip("/").rsplit("/", 1)[-1]
     return safe_name(last.removesuffix(".gguf") if kind == "gguf" else last)
-
-
-def digest(value: Any) -> str:
-    """16 hex digits that change when anything in the JSON-able `value` does."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
@@ -80,6 +75,28 @@ def read_result(path: epath.Path) -> Result | None:
     if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
         raise ValueError(f"{path}: not a result file (no metrics); delete it to compute it again")
     return result
+
+
+def is_current(kept: Result | None, keys: Keys, settings: Mapping[str, Any], *, whole: bool = True) -> bool:
+    """Whether a kept result is what these settings would give: none that changes its numbers is another one.
+
+    Args:
+      keys: of its settings, see `config.settings_keys`.
+      settings: nested as a result's settings are, or flat.
+      whole: False where these are not all settings, as a study knows them without reading data; then the others are not
+        looked at, and data must be read from the same place.
+    """
+    if kept is None:
+        return False
+    there, here = dict(flat(kept["settings"])), dict(flat(json.loads(json.dumps(settings))))
+    if whole:
+        return not keys.differing(there, here)
+    return not keys.differing({key: there[key] for key in there.keys() & here.keys()}, here, SAME | {DATA})
+
+
+def differing_settings(one: Result, other: Result, keys: Keys) -> list[str]:
+    """Names of the settings that keep two results' numbers from being compared; see `config.settings_keys`."""
+    return list(keys.differing(one["settings"], other["settings"], COMPARABLE))
 
 
 def samples_path(workdir: str, model: str, name: str, task: str) -> epath.Path:

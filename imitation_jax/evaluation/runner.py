@@ -18,6 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.progress import ticks
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation import contamination
@@ -28,7 +29,6 @@ from imitation_jax.evaluation.results import (
     Result,
     Sample,
     Samples,
-    digest,
     partial_path,
     read_result,
     safe_name,

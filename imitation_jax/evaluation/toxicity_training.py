@@ -12,9 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.stats import rankdata
 
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.evaluation import statistics, toxicity_scorer
 from imitation_jax.evaluation.benchmark_rows import read_csv, read_rows
-from imitation_jax.evaluation.results import digest, versions
+from imitation_jax.evaluation.results import versions
 from imitation_jax.evaluation.toxicity_scorer import TOXIC
 
 PARTS = ("prompt", "continuation")

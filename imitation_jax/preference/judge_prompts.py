@@ -8,8 +8,8 @@ what is shown, which nobody can write into an answer: so no answer ends before i
 
 from pathlib import Path
 
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.data.prompt_files import fill
-from imitation_jax.evaluation.results import digest
 
 SYSTEM = (
     "You compare answers to requests. Be strict, brief and fair: neither the order in which the answers stand, nor "

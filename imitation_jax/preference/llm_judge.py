@@ -24,12 +24,12 @@ from imitation_jax.clients.chat_client import Reply
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.limits import Budget
 from imitation_jax.clients.request_pool import Asking, Prompt
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.progress import ticks
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import (
     Result,
-    digest,
     read_result,
     safe_name,
     samples_path,

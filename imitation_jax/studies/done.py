@@ -9,10 +9,10 @@ import runpy
 
 from etils import epath
 
-from imitation_jax.core.fingerprint import flat
+from imitation_jax.core.fingerprint import digest, flat
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation.benchmark_rows import read_rows
-from imitation_jax.evaluation.results import Result, digest, read_result, samples_path
+from imitation_jax.evaluation.results import Result, read_result, samples_path
 from imitation_jax.evaluation.runner import NOT_SETTINGS
 from imitation_jax.models.load import identify
 from imitation_jax.studies.layout import ROOT, Layout, from_root

@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 
 from imitation_jax.core.files import cache_dir, write_text
-from imitation_jax.evaluation.results import digest
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.studies import local_runner
 from imitation_jax.studies.jobs import Command, Job
 from imitation_jax.studies.layout import ROOT, Layout, strings

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from imitation_jax.core.files import cache_dir
-from imitation_jax.evaluation.results import digest
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.studies import launchers, live_table, local_runner
 from imitation_jax.studies.jobs import study_jobs
 from imitation_jax.studies.layout import Layout, lay_out

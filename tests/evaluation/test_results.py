@@ -7,7 +7,16 @@ import sys
 import pytest
 from etils import epath
 
-from imitation_jax.evaluation.results import Samples, digest, model_name, read_result, safe_name, write_result
+from imitation_jax.core.fingerprint import DATA, MODEL, PLACE, Key, Keys
+from imitation_jax.evaluation.results import (
+    Samples,
+    differing_settings,
+    is_current,
+    model_name,
+    read_result,
+    safe_name,
+    write_result,
+)
 
 WRITER = """
 import os, pathlib, signal, sys
@@ -85,10 +94,37 @@ def test_names(tmp_path):
     assert model_name("orbax:gs://bucket/run@600") == "run@600"
 
 
-def test_digest_sees_every_change():
-    settings = {"a": 1, "b": ["x"]}
-    assert digest(settings) == digest({"b": ["x"], "a": 1})
-    assert len({digest(value) for value in (settings, {**settings, "a": 2}, {**settings, "b": ["y"]}, {"a": 1})}) == 4
+KEYS = Keys(
+    data=Key("", "file", DATA), model=Key("", "weights", MODEL), shots=Key(0, "examples"), mesh=Key("", "axes", PLACE)
+)
+
+
+def test_a_kept_result_is_current_where_nothing_differs_that_changes_its_numbers():
+    """One rule for evaluate, judge and a study, which knows a part of the settings."""
+    settings = {"data": "a.jsonl", "model": "hf:a", "shots": 5, "mesh": "fsdp=8", "stops": ("x", "y")}
+    kept = {"settings": json.loads(json.dumps(settings)), "metrics": {}}
+    assert is_current(kept, KEYS, settings) and not is_current(None, KEYS, settings)
+    for same in ({"mesh": "fsdp=1"}, {"data": "moved/a.jsonl"}):
+        assert is_current(kept, KEYS, settings | same)
+    for other in ({"shots": 3}, {"model": "hf:b"}, {"stops": ("x",)}, {"undeclared": 1}):
+        assert not is_current(kept, KEYS, settings | other)
+    # what was recorded before a key was declared has its default
+    assert is_current(kept, KEYS | Keys(chat=Key(False, "template")), settings | {"chat": False})
+    part = {"model": "hf:a", "data": "a.jsonl", "mesh": "data=8"}
+    assert is_current(kept, KEYS, part, whole=False) and not is_current(kept, KEYS, part)
+    assert not is_current(kept, KEYS, part | {"data": "moved/a.jsonl"}, whole=False)
+    assert not is_current(kept, KEYS, part | {"shots": 3}, whole=False)
+
+
+def test_two_results_are_compared_where_only_model_and_place_differ():
+    def result(**settings):
+        return {"settings": {"model": "hf:a", "shots": 5, "mesh": "fsdp=8", "data": "a"} | settings}
+
+    assert differing_settings(result(), result(model="hf:b", mesh="data=8", data="b"), KEYS) == []
+    assert differing_settings(result(), result(shots=3, definitions={"stops": ["x"]}), KEYS) == [
+        "definitions.stops",
+        "shots",
+    ]
 
 
 def test_result_files(tmp_path):

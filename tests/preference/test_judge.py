@@ -14,7 +14,7 @@ from api_server import Server
 from test_commands import one_line
 
 from imitation_jax.clients.limits import BudgetSpentError
-from imitation_jax.evaluation.results import digest
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.preference import llm_judge
 
 GET_CONFIG = runpy.run_path("configs/judge.py")["get_config"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imitation_jax.evaluation.results import digest
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.studies import config as studies
 from imitation_jax.studies import live_table
 from imitation_jax.studies.jobs import study_jobs

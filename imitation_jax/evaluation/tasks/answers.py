@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.data.prompt_files import ID_KEYS, is_text, messages_of
 from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.benchmark_rows import read_lines, read_rows, unique_ids
@@ -20,7 +20,7 @@ from imitation_jax.inference.requests import GenerateRequest, Generation
 
 DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
 NAMES, NEEDS, PAIRED = ("answers",), Needs.CHAT_MODEL, ()
-KEYS = OF_MODEL | generations.SAMPLING | Keys(prompts=Key("", "file of the prompts", PLACE))
+KEYS = OF_MODEL | generations.SAMPLING | Keys(prompts=Key("", "file of the prompts", DATA))
 ROWS, FULL_SIZE = (), {}
 
 

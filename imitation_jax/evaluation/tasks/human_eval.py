@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
@@ -53,7 +53,7 @@ KEYS = (
     | CHAT
     | SAMPLING
     | Keys(
-        data=Key("", "HumanEval.jsonl.gz", PLACE),
+        data=Key("", "HumanEval.jsonl.gz", DATA),
         execute_code=Key(False, "allow running what the model writes, in a sandbox", PLACE),
         samples=Key(1, "completions a problem"),
         k=Key("1,10,100", "those up to samples are told"),

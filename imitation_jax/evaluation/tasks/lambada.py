@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.core.progress import progress
 from imitation_jax.evaluation import choices, statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows
@@ -24,7 +24,7 @@ DEFINITIONS = {
     "perplexity": "exp of minus the mean log-likelihood of the words, all tokens of a word together",
 }
 NAMES, NEEDS, PAIRED = ("lambada",), Needs.MODEL, ("correct",)
-KEYS = OF_MODEL | CHAT | Keys(data=Key("", "file of the passages", PLACE))
+KEYS = OF_MODEL | CHAT | Keys(data=Key("", "file of the passages", DATA))
 ROWS, FULL_SIZE = (), {}
 
 

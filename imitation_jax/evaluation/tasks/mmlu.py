@@ -12,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.evaluation import benchmark_rows, choices, statistics
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.results import Sample
@@ -50,7 +50,7 @@ KEYS = (
     | CHAT
     | choices.BINS
     | Keys(
-        data_dir=Key("", "folder of the published files", PLACE),
+        data_dir=Key("", "folder of the published files", DATA),
         subjects=Key("", "comma-separated; all that the folder has where empty"),
         shots=Key(5, "worked examples before each question"),
         prompt=Key("lm_eval", "lm_eval; original: two spaces before the subject, and questions not stripped"),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.data.passages import ASKS_AFTER, ASKS_BEFORE, PASSAGE_KEYS, passage_of
 from imitation_jax.evaluation import generations, shots, statistics
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
@@ -37,7 +37,7 @@ KEYS = (
     OF_MODEL
     | CHAT
     | Keys(
-        data=Key("", "file of passages and summaries", PLACE),
+        data=Key("", "file of passages and summaries", DATA),
         prompt=Key("{passage}\n\nTL;DR:", "what is asked, with {passage} in it"),
         stop=Key("\n\n", "ends a summary beside the end of the model's turn; nothing for none"),
         max_new_tokens=Key(128, "of a summary"),

@@ -20,7 +20,7 @@ from imitation_jax.clients import perspective
 from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.perspective import Perspective, Toxicity
 from imitation_jax.core.files import cache_dir
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
 from imitation_jax.evaluation import generations, statistics, toxicity_scorer
 from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
@@ -43,8 +43,8 @@ KEYS = (
     | CHAT
     | generations.SAMPLING
     | Keys(
-        data=Key("", "file of the prompts", PLACE),
-        scorer=Key("", "perspective, or the .npz file of a scorer", PLACE),  # which one it is stands in the items
+        data=Key("", "file of the prompts", DATA),
+        scorer=Key("", "perspective, or the .npz file of a scorer", DATA),  # which one it is stands in the items
         samples=Key(25, "continuations of each prompt"),
         max_new_tokens=Key(20, "of a continuation"),
         temperature=Key(1.0, "0 is greedy"),

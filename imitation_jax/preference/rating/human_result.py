@@ -17,9 +17,10 @@ import numpy as np
 from absl import logging
 
 from imitation_jax.core import append_only, json_rows
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.results import digest, safe_name, samples_path, versions, write_lines, write_result
+from imitation_jax.evaluation.results import safe_name, samples_path, versions, write_lines, write_result
 from imitation_jax.evaluation.statistics import Estimate
 from imitation_jax.preference import agreement, win_rates
 from imitation_jax.preference.rating.database import LEASE, Store, Vote

@@ -7,8 +7,8 @@ from typing import Any
 
 from absl import logging
 
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.data import answer_files
-from imitation_jax.evaluation.results import digest
 from imitation_jax.preference.rating.database import FORMAT, Store
 
 GUIDELINES = Path(__file__).with_name("guidelines.md")

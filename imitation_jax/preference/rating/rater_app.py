@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imitation_jax.core import web
-from imitation_jax.evaluation.results import digest
+from imitation_jax.core.fingerprint import digest
 from imitation_jax.preference.rating.database import Store, Task
 from imitation_jax.preference.rating.rendering import rendered
 
