@@ -29,6 +29,7 @@ setup(
         "flax>=0.12",
         "gguf>=0.17",
         "grain>=0.2.12",
+        "httpx>=0.27",
         "jax>=0.10,<0.13",
         "jinja2>=3.1",
         "krippendorff>=0.8",
@@ -41,7 +42,6 @@ setup(
         "safetensors>=0.5",
         "protobuf>=5",
         "py3langid>=0.4",
-        "requests>=2.32",
         "rich>=13",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.5",
@@ -63,7 +63,6 @@ setup(
         "serve": ["markdown-it-py>=3.0", "pydantic>=2.10", "starlette>=0.45", "uvicorn>=0.34"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "dev": [
-            "httpx>=0.27",
             "hypothesis>=6.100",
             "import-linter>=2.3",
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # the compiler that `plan` asks

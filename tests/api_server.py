@@ -11,7 +11,7 @@ class Server:
 
     A reply is (status, body, headers, seconds to wait first), or a function from the request's JSON to that; a body
     that is a function is called with the handler and writes what it likes. `asked` lists the requests: their JSON,
-    "key" (the API key's header), "authorization" and "at" (seconds).
+    "key" (the API key's header), "authorization", "at" (seconds) and "port" (the client's).
     """
 
     def __init__(self):
@@ -23,7 +23,7 @@ class Server:
                 body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
                 with lock:
                     asked = {**body, "key": handler.headers["X-Goog-Api-Key"], "at": time.monotonic()}
-                    asked["authorization"] = handler.headers["Authorization"]
+                    asked |= {"authorization": handler.headers["Authorization"], "port": handler.client_address[1]}
                     self.asked.append(asked)
                     reply = self.replies[min(len(self.asked), len(self.replies)) - 1]
                 status, content, headers, seconds = reply(body) if callable(reply) else reply
@@ -49,9 +49,13 @@ class Server:
         class Listener(ThreadingHTTPServer):
             request_queue_size = 128
 
-        self._server = Listener(("127.0.0.1", 0), Handler)
+        self._handler, self._server = Handler, Listener(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def keep_open(self, seconds):
+        """Connections are used again from now on, until they were idle for so long."""
+        self._handler.protocol_version, self._handler.timeout = "HTTP/1.1", seconds
 
     def close(self):
         self._server.shutdown()

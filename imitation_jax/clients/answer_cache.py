@@ -3,13 +3,12 @@
 import hashlib
 import json
 import sqlite3
-import threading
 from pathlib import Path
 from typing import Any
 
 
 class Cache:
-    """JSON-able answers by JSON-able questions, in one SQLite file that several threads and processes may share.
+    """JSON-able answers by JSON-able questions, in one SQLite file that several processes may share.
 
     An answer outlives a kill -9 as soon as `put` returns.
     """
@@ -21,20 +20,17 @@ class Cache:
           ValueError: something else than a cache is there.
           OSError: it cannot be written there.
         """
-        self._lock = threading.Lock()
         create = "CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT NOT NULL)"
         self._file = open_database(path, create)
 
     def get(self, question: Any) -> Any:
         """The answer, None where there is none yet."""
-        with self._lock:
-            found = self._file.execute("SELECT answer FROM answers WHERE question = ?", (_key(question),)).fetchone()
-        return json.loads(found[0]) if found else None
+        row = self._file.execute("SELECT answer FROM answers WHERE question = ?", (_key(question),)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def put(self, question: Any, answer: Any) -> None:
         """Keeps an answer other than None; an older one to the same question gives way."""
-        with self._lock:
-            self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (_key(question), json.dumps(answer)))
+        self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (_key(question), json.dumps(answer)))
 
     def close(self) -> None:
         """The file can be removed after this."""

@@ -1,8 +1,7 @@
 """A chat model behind an OpenAI-compatible API (POST /chat/completions).
 
-The key stands in an environment variable; it goes into one header and nowhere else. On the house's own `http.post`
-rather than the openai package, whose retries and timeouts know neither budget nor token rate, nor the answer that
-drips in for ever.
+On this folder's own `http.JsonApi` rather than the openai package, whose retries and timeouts know neither budget nor
+token rate, nor the answer that drips in for ever.
 """
 
 import dataclasses
@@ -10,10 +9,14 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from imitation_jax.clients.http import BadAnswerError, RefusedError, post
-from imitation_jax.clients.limits import Budget, RateLimit, Tokens
+from ml_collections import ConfigDict
+
+from imitation_jax.clients.budget import Budget, Tokens
+from imitation_jax.clients.http import BadAnswerError, JsonApi, RefusedError
+from imitation_jax.clients.rate_limiter import RateLimiter
+from imitation_jax.core.comma_list import comma_list
 
 MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 # What templates put around: tokens a message, and a request (a system prompt that the model has by itself).
@@ -23,6 +26,20 @@ MOST_TOKENS = 2**40  # a larger usage is nonsense
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
 # gpt-4-0613 and gpt-4-2024-08-06 are gpt-4, gpt-4o and gpt-4-32k are not.
 SNAPSHOT = re.compile(r"[-@:]\d[\d-]*")
+
+
+class Request(NamedTuple):
+    """A dialogue to answer.
+
+    Attributes:
+      messages: with "role" and "content".
+      more: what is sent beside messages and the config's parameters, such as a seed.
+      about: what whoever asks knows it by; it is not sent.
+    """
+
+    messages: Sequence[dict]
+    more: dict[str, Any] = {}
+    about: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,52 +59,36 @@ class Reply:
     seconds: float
 
 
-class Chat:
-    """Asks one model. `budget` counts what is spent."""
+class ChatClient:
+    """Asks the model that the config names (see config.py), within the budget and at the config's rate."""
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        parameters: dict[str, Any],
-        *,
-        budget: Budget,
-        limit: RateLimit,
-        key: str = "",
-        also_answers: Sequence[str] = (),
-        tries: int = 8,
-        first_wait: float = 1.0,
-        timeout: float = 600.0,
-    ):
-        """Args:
-          url: base of the API, such as https://api.openai.com/v1.
-          parameters: what is sent beside model and messages; with max_tokens where the budget limits tokens or cost.
-          key: name of the environment variable that holds the key, "" for none.
-          also_answers: names of models whose answers count beside those of `model` and its dated snapshots.
-          tries, first_wait, timeout: see `http.post`.
-
-        Raises:
-          ValueError: no key there, or a budget without max_tokens.
-        """
-        self.budget, self.limit, self.model, self.parameters = budget, limit, model, parameters
-        self._url, self._also = url.rstrip("/") + "/chat/completions", set(also_answers)
-        self.max_tokens = longest_answer(parameters)
-        if not self.max_tokens and (budget.tokens or budget.dollars):
+    def __init__(self, config: ConfigDict, budget: Budget):
+        """Raises ValueError: no key in the environment, or no bound to an answer's cost although the budget has one."""
+        self.parameters, self._model = config.parameters.to_dict(), config.model
+        self._also_answers = set(comma_list(config.also_answers))
+        self._max_tokens = longest_answer(self.parameters)
+        if not self._max_tokens and (budget.tokens or budget.dollars):
             raise ValueError("a budget needs parameters.max_tokens: without it no answer's cost is bounded")
-        self._post = {"tries": tries, "first_wait": first_wait, "timeout": timeout}
-        self._post |= {"limit": limit, "budget": budget, "bill": usage_of}
-        self._post["headers"] = {"Authorization": f"Bearer {read_key(key)}"} if key else {}
+        rates = (config.requests_per_minute, config.tokens_per_minute)
+        self.api = JsonApi(
+            config.url.rstrip("/") + "/chat/completions",
+            {"Authorization": f"Bearer {read_key(config.key)}"} if config.key else {},
+            limiter=RateLimiter(*(rate / 60 if rate else float("inf") for rate in rates)),
+            budget=budget,
+            bill=usage_of,
+            **{key: config[key] for key in ("tries", "first_wait", "timeout")},
+        )
         self._around = AROUND_REQUEST
 
-    def ask(self, messages: Sequence[dict], **more: Any) -> Reply:
-        """The model's answer; `more` is sent beside the parameters.
+    async def ask(self, request: Request) -> Reply:
+        """The model's answer.
 
         Raises:
-          RefusedError, ApiError, BudgetSpentError, StoppedError: see `http.post`; RefusedError also where a filter
-            of the provider ended the answer, and where the model says nothing, asked as often as `tries`.
+          RefusedError, ApiError, BudgetSpentError, StoppedError: see `JsonApi.post`; RefusedError also where a filter
+            of the provider ended the answer, and where the model says nothing, asked as often as `config.tries`.
         """
-        begin, most = time.monotonic(), _bytes(messages)
-        worst = Tokens(most + self._around, self.max_tokens)
+        begin, most = time.monotonic(), _bytes(request.messages)
+        worst = Tokens(most + self._around, self._max_tokens)
 
         def parse(answer: dict) -> Reply:
             reply = self._parse(answer, time.monotonic() - begin)
@@ -96,13 +97,13 @@ class Chat:
                 self._around = max(self._around, billed.prompt - most)
             return reply
 
-        body = {"model": self.model, "messages": list(messages), **self.parameters, **more}
-        tokens = estimate(messages) + self.max_tokens
-        for _ in range(self._post["tries"]):
-            reply = post(self._url, body, parse, tokens=tokens, worst=worst, **self._post)
+        body = {"model": self._model, "messages": list(request.messages), **self.parameters, **request.more}
+        tokens = estimate(request.messages) + self._max_tokens
+        for _ in range(self.api.tries):
+            reply = await self.api.post(body, parse, tokens=tokens, worst=worst)
             if reply.text.strip():
                 return reply
-        raise RefusedError(f"the model says nothing, asked {self._post['tries']} times", 200, {})
+        raise RefusedError(f"the model says nothing, asked {self.api.tries} times", 200, {})
 
     def _parse(self, answer: dict, seconds: float) -> Reply:
         if isinstance(answer.get("error"), dict | str):
@@ -110,7 +111,7 @@ class Chat:
             raise BadAnswerError(f"an error as answer: {error.get('message') if isinstance(error, dict) else error}")
         model = answer.get("model")
         if model is not None and not self._is_asked(str(model)):
-            raise BadAnswerError(f"an answer of {str(model)[:80]!r}, asked was {self.model!r} (config.also_answers)")
+            raise BadAnswerError(f"an answer of {str(model)[:80]!r}, asked was {self._model!r} (config.also_answers)")
         if not answer["choices"]:
             raise BadAnswerError("an answer without choices")
         choice = answer["choices"][0]
@@ -122,8 +123,8 @@ class Chat:
         return Reply(text, model, reason, usage if isinstance(usage, dict) else None, seconds)
 
     def _is_asked(self, name: str) -> bool:
-        same = name == self.model or name in self._also
-        return same or (name.startswith(self.model) and bool(SNAPSHOT.fullmatch(name[len(self.model) :])))
+        same = name == self._model or name in self._also_answers
+        return same or (name.startswith(self._model) and bool(SNAPSHOT.fullmatch(name[len(self._model) :])))
 
 
 def read_key(name: str) -> str:
@@ -138,7 +139,7 @@ def read_key(name: str) -> str:
     if not key:
         # In lower case it may be a key (gsk_..., hf_...).
         shown = name if name.isupper() else "the variable"
-        raise ValueError(f"{shown} is not set in the environment; config.key names the variable that holds the key")
+        raise ValueError(f"{shown} is not set in the environment; it must hold the API's key")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(f"{name} holds a space or a character that no key has")
     return key
@@ -154,9 +155,9 @@ def usage_of(answer: dict) -> Tokens | None:
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return None
-    found = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    good = all(isinstance(count, int) and 0 <= count < MOST_TOKENS for count in found)
-    return Tokens(*found) if good else None
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    good = all(isinstance(count, int) and 0 <= count < MOST_TOKENS for count in counts)
+    return Tokens(*counts) if good else None
 
 
 def estimate(messages: Sequence[dict]) -> int:

@@ -37,3 +37,25 @@ def local(config: ConfigDict) -> ConfigDict:
     config.budget.dollars = config.price.prompt = config.price.completion = 0.0
     config.concurrency = 16
     return config
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError naming the key that cannot be."""
+    for key in ("url", "model"):
+        if not config[key]:
+            raise ValueError(f"config.{key} is empty")
+    for key in ("concurrency", "tries", "failures"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
+    if not config.timeout > 0:
+        raise ValueError(f"config.timeout={config.timeout}: must be more than 0")
+    numbers = {key: config[key] for key in ("requests_per_minute", "tokens_per_minute", "first_wait")}
+    numbers |= {f"{group}.{key}": value for group in ("price", "budget") for key, value in config[group].items()}
+    for key, value in numbers.items():
+        if not value >= 0:
+            raise ValueError(f"config.{key}={value}: must not be negative")
+    if config.budget.dollars and not (config.price.prompt and config.price.completion):
+        raise ValueError("config.budget.dollars: needs config.price.prompt and config.price.completion")
+    for key in ("model", "messages", "stream", "n"):
+        if key in config.parameters:
+            raise ValueError(f"config.parameters.{key}: is not for parameters")

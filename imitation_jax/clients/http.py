@@ -1,22 +1,19 @@
-"""One request to a JSON API, tried again where another try can help."""
+"""POST requests to a JSON API, paid for and in turn, tried again where another try can help."""
 
+import asyncio
 import json
-import socket
-import threading
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import requests
+import httpx
 import tenacity
-import urllib3
 from absl import logging
-from requests.adapters import HTTPAdapter
 
-from imitation_jax.clients.limits import Budget, Charge, RateLimit, StoppedError, Tokens
+from imitation_jax.clients.budget import Budget, Charge, Tokens
+from imitation_jax.clients.rate_limiter import RateLimiter, StoppedError
 
 Answer = TypeVar("Answer")
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}
@@ -25,6 +22,7 @@ MAYBE_BILLED = {500, 502, 504}
 # What is no matter of time although its status is 429: there is no money left.
 HOPELESS = {"insufficient_quota", "billing_hard_limit_reached"}
 LONGEST_WAIT = 120.0  # seconds, also where a server asks for more
+KEEP_OPEN = 3.0  # seconds that an idle connection is kept: servers close theirs after five and more
 SHOWN = 80  # characters of an answer that cannot be read
 
 
@@ -56,175 +54,163 @@ class _TryAgainError(Exception):
         self.after, self.answered = after, answered
 
 
-def post(
-    url: str,
-    body: Mapping[str, Any],
-    parse: Callable[[dict], Answer],
-    *,
-    headers: Mapping[str, str],
-    limit: RateLimit,
-    budget: Budget,
-    tokens: int = 0,
-    worst: Tokens = Tokens(),  # noqa: B008 (immutable)
-    bill: Callable[[dict], Tokens | None] = lambda answer: None,
-    tries: int = 8,
-    first_wait: float = 1.0,
-    timeout: float = 60.0,
-) -> Answer:
-    """parse(the JSON object that the server answers to `body`).
+class JsonApi:
+    """One address that answers a JSON object to a JSON object.
 
-    Tries again, with doubling and jittered waits that are no shorter than the server's Retry-After, after a failed
-    connection, no answer in time, 408, 429, a server's error, and an answer that is no JSON object or that `parse`
-    raises AttributeError, LookupError, TypeError or ValueError for. A Retry-After holds for all who share `limit`.
-
-    Args:
-      headers: keys belong here and not into the URL, which errors name; errors never hold these values.
-      limit: every try waits for its turn.
-      budget: every try takes one.
-      tokens: what a try counts for `limit`.
-      worst: the most that a try can cost.
-      bill: what an answer did cost, None where it does not say.
-      first_wait: seconds before the second try.
-      timeout: seconds until the whole answer must be there.
-
-    Raises:
-      BudgetSpentError: see `Budget.spend`.
-      StoppedError: see `RateLimit.stop`.
-      ValueError: `url` is none.
-      RefusedError: any other status of 300 and more.
-      ApiError: all tries failed.
+    Attributes:
+      limiter: every try waits for its turn; a server's Retry-After is a pause for all who share it.
+      budget: every try takes one request.
     """
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    secrets = [secret for value in headers.values() for secret in (value, value.split(" ")[-1]) if secret]
 
-    def shown(text: object) -> str:
-        text = str(text)
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        limiter: RateLimiter,
+        budget: Budget,
+        bill: Callable[[dict], Tokens | None] = lambda answer: None,
+        tries: int = 8,
+        first_wait: float = 1.0,
+        timeout: float = 60.0,
+    ):
+        """Args:
+        headers: keys belong here and not into the URL, which errors name; errors never hold these values.
+        bill: what an answer did cost, None where it does not say.
+        tries: of one request.
+        first_wait: seconds before the second try; they double.
+        timeout: seconds until the whole answer must be there, to its last byte.
+        """
+        self.limiter, self.budget, self.tries = limiter, budget, tries
+        self._url, self._host, self._bill = url, urlsplit(url).netloc.rpartition("@")[2], bill
+        self._first_wait, self._timeout = first_wait, timeout
+        self._secrets = [part for value in headers.values() for part in (value, value.split(" ")[-1]) if part]
+        # `auth` does nothing, but keeps what stands in the URL from replacing the key.
+        self._options = {"auth": lambda request: request, "timeout": None, "verify": httpx.create_ssl_context()}
+        self._options["headers"] = {"Content-Type": "application/json", **headers}
+        self._options["limits"] = httpx.Limits(keepalive_expiry=KEEP_OPEN)
+        # One for each request under way: one for all looks at all connections again and again, which is quadratic.
+        self._idle: list[httpx.AsyncClient] = []
 
-    def attempt() -> Answer:
-        limit.wait(tokens)
-        with budget.spend(worst) as charge:
-            try:
-                limit.sleep(0)  # it may have waited for the budget
-            except StoppedError:
+    async def post(
+        self,
+        body: Mapping[str, Any],
+        parse: Callable[[dict], Answer],
+        *,
+        tokens: int = 0,
+        worst: Tokens = Tokens(),  # noqa: B008 (immutable)
+    ) -> Answer:
+        """parse(the JSON object that the server answers to `body`).
+
+        Tries again, with doubling and jittered waits that are no shorter than the server's Retry-After, after a failed
+        connection, no answer in time, 408, 429, a server's error, and an answer that is no JSON object or that `parse`
+        raises AttributeError, LookupError, TypeError or ValueError for.
+
+        Args:
+          tokens: what a try counts for the rate limiter.
+          worst: the most that a try can cost.
+
+        Raises:
+          BudgetSpentError: see `Budget.spend`.
+          StoppedError: see `RateLimiter.stop`.
+          ValueError: the address is none, or the body no JSON.
+          RefusedError: any other status of 300 and more.
+          ApiError: all tries failed.
+        """
+        content = json.dumps(body, allow_nan=False)
+        doubling = tenacity.wait_exponential(self._first_wait, max=LONGEST_WAIT)
+        doubling += tenacity.wait_random(0, self._first_wait)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return max(doubling(state), min(state.outcome.exception().after, LONGEST_WAIT))
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            text = "%s: %s; trying again in %.0f s"
+            error = state.outcome.exception()
+            logging.log_every_n_seconds(logging.INFO, text, 15, self._host, error, state.upcoming_sleep)
+
+        again = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_TryAgainError),
+            stop=tenacity.stop_after_attempt(self.tries),
+            wait=wait,
+            sleep=self.limiter.sleep,
+            before_sleep=tell,
+            reraise=True,
+        )
+        try:
+            return await again(self._try, content, parse, tokens, worst)
+        except _TryAgainError as error:
+            raise ApiError(f"{self._host}: gave up after {self.tries} tries: {error}", error.answered) from None
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        for client in self._idle:
+            await client.aclose()
+
+    async def _try(self, content: str, parse: Callable[[dict], Answer], tokens: int, worst: Tokens) -> Answer:
+        await self.limiter.wait(tokens)
+        with await self.budget.spend(worst) as charge:
+            if self.limiter.stopped:  # it may have waited for the budget
                 charge.cancel()
-                raise
-            status, found, raw = _exchange(url, body, headers, timeout, charge)
+                raise StoppedError("stopped")
+            response = await self._exchange(content, charge)
+            status, found = response.status_code, _json(response)
             answer = found if isinstance(found, dict) else {}
             if status in TRY_AGAIN - MAYBE_BILLED or 300 <= status < 500:
                 charge.cancel()
-            if (billed := bill(answer)) is not None:
+            if (billed := self._bill(answer)) is not None:
                 charge.settle(billed)
         if status in TRY_AGAIN and not HOPELESS & _codes(answer):
-            after = _retry_after(raw.headers)
-            limit.pause(min(after, LONGEST_WAIT))
-            raise _TryAgainError(f"{status} {shown(_reason(answer))}".strip(), after)
+            after = _retry_after(response.headers)
+            self.limiter.pause(min(after, LONGEST_WAIT))
+            raise _TryAgainError(f"{status} {self._shown(_reason(answer))}".strip(), after)
         if status >= 300:
-            text = f"{host}: {status} {shown(_reason(answer)) or raw.reason}"
-            raise RefusedError(text, status, answer)
+            reason = self._shown(_reason(answer)) or response.reason_phrase
+            raise RefusedError(f"{self._host}: {status} {reason}", status, answer)
         try:
             if isinstance(found, dict):
                 return parse(answer)
         except BadAnswerError as error:
-            raise _TryAgainError(shown(error), answered=True) from None
+            raise _TryAgainError(self._shown(error), answered=True) from None
         except (AttributeError, LookupError, TypeError, ValueError):
             pass
-        text = shown(raw.text[: 2 * SHOWN])[:SHOWN]
+        text = self._shown(response.text[: 2 * SHOWN])[:SHOWN]
         raise _TryAgainError(f"an answer that cannot be read: {text!r}")
 
-    doubling = tenacity.wait_exponential(first_wait, max=LONGEST_WAIT) + tenacity.wait_random(0, first_wait)
+    async def _exchange(self, content: str, charge: Charge) -> httpx.Response:
+        """Raises:
+        ValueError: the address is none.
+        _TryAgainError: no whole response in time.
+        """
+        client = self._idle.pop() if self._idle else httpx.AsyncClient(**self._options)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await client.post(self._url, content=content)
+        except TimeoutError:
+            raise _TryAgainError(f"no answer within {self._timeout:g} s") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            charge.cancel()
+            raise ValueError(f"{self._url}: no address to ask ({error})") from None
+        except (httpx.RequestError, OSError) as error:
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                charge.cancel()  # nobody heard it
+            raise _TryAgainError(f"{type(error).__name__}: {error}") from None
+        finally:
+            self._idle.append(client)
 
-    def wait(state: tenacity.RetryCallState) -> float:
-        return max(doubling(state), min(state.outcome.exception().after, LONGEST_WAIT))
+    def _shown(self, text: object) -> str:
+        text = str(text)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
-    def tell(state: tenacity.RetryCallState) -> None:
-        text = "%s: %s; trying again in %.0f s"
-        logging.log_every_n_seconds(logging.INFO, text, 15, host, state.outcome.exception(), state.upcoming_sleep)
 
-    again = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_TryAgainError),
-        stop=tenacity.stop_after_attempt(tries),
-        wait=wait,
-        sleep=limit.sleep,
-        before_sleep=tell,
-        reraise=True,
-    )
+def _json(response: httpx.Response) -> Any:
+    """None where it is none."""
     try:
-        return again(attempt)
-    except _TryAgainError as error:
-        raise ApiError(f"{host}: gave up after {tries} tries: {error}", error.answered) from None
-
-
-def _exchange(
-    url: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout: float, charge: Charge
-) -> tuple[int, Any, requests.Response]:
-    """(status, JSON or None where it is none, response) of one try.
-
-    Raises:
-      ValueError: `url` is none.
-      _TryAgainError: no whole response in time.
-    """
-    late = _TryAgainError(f"no answer within {timeout:g} s")
-    lines = _Lines()
-    timer = threading.Timer(timeout, lines.cut)
-    timer.daemon = True
-    begin = time.monotonic()
-    timer.start()
-    try:
-        with requests.Session() as session:
-            session.mount("http://", lines)
-            session.mount("https://", lines)
-            # `auth` does nothing, but keeps a ~/.netrc from replacing the key; a redirect would be asked with GET.
-            given = {"headers": headers, "auth": lambda request: request, "allow_redirects": False}
-            response = session.post(url, json=body, timeout=timeout, **given)
-    except ValueError as error:
-        charge.cancel()
-        raise ValueError(f"{url}: no address to ask ({error})") from None
-    except (requests.RequestException, OSError) as error:
-        cause = getattr(error.args[0], "reason", None) if error.args else None
-        if isinstance(cause, urllib3.exceptions.NewConnectionError):
-            charge.cancel()  # nobody heard it
-        if isinstance(error, requests.Timeout) or time.monotonic() - begin >= timeout:
-            raise late from None
-        raise _TryAgainError(f"{type(error).__name__}: {error}") from None
-    finally:
-        timer.cancel()
-    try:
-        return response.status_code, json.loads(response.content), response
+        return json.loads(response.content)
     except (ValueError, RecursionError):
-        if time.monotonic() - begin >= timeout:
-            raise late from None  # headers that end where the line was cut look whole
-        return response.status_code, None, response
-
-
-class _Lines(HTTPAdapter):
-    """Knows the sockets of its connections: a timeout of requests begins again with every byte that drips in."""
-
-    def __init__(self):
-        super().__init__()
-        self._sockets: list[socket.socket] = []
-
-    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> urllib3.HTTPConnectionPool:
-        pool = super().get_connection_with_tls_context(*args, **options)
-        sockets = self._sockets
-
-        class Connection(pool.ConnectionCls):
-            def connect(self) -> None:
-                super().connect()
-                sockets.append(self.sock)
-
-        pool.ConnectionCls = Connection
-        return pool
-
-    def cut(self) -> None:
-        """Ends all that is being waited for."""
-        for line in self._sockets:
-            try:
-                socket.socket.shutdown(line, socket.SHUT_RDWR)
-            except OSError:
-                pass  # ended by itself
+        return None
 
 
 def _reason(answer: dict) -> str:

@@ -5,18 +5,19 @@ quota. Every answer is kept, a refusal of one text too, so that a killed run ask
 """
 
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from imitation_jax.clients.answer_cache import Cache
-from imitation_jax.clients.http import RefusedError, post
-from imitation_jax.clients.limits import Budget, RateLimit
+from imitation_jax.clients.budget import Budget
+from imitation_jax.clients.chat_client import read_key
+from imitation_jax.clients.http import ApiError, JsonApi, RefusedError
+from imitation_jax.clients.rate_limiter import RateLimiter
+from imitation_jax.clients.request_pool import RequestPool
 
 URL = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
 KEY = "PERSPECTIVE_API_KEY"
-MOST_THREADS = 64
+MOST_AT_ONCE = 64
 
 
 class Toxicity(NamedTuple):
@@ -46,62 +47,67 @@ class Perspective:
           url: where the API, or one that answers like it, is.
           language: of all texts; the API is told, so that it does not guess from a few words.
           budget: at most so many requests, 0 for any number.
-          tries, first_wait, timeout: see `http.post`.
+          tries, first_wait, timeout: see `http.JsonApi`.
 
         Raises:
           ValueError: no key, or a setting out of range.
         """
-        key = os.environ.get(KEY, "").strip()
-        if not key:
-            raise ValueError(f"{KEY} is not set in the environment; Perspective cannot be asked without a key")
         self.budget = Budget(budget)
         self.about = {"kind": "perspective", "url": url, "language": language}
         self._cache, self._url, self._language = cache, url, language
-        self._call = {
-            "headers": {"X-Goog-Api-Key": key},
-            "limit": RateLimit(per_second),
-            "budget": self.budget,
-            "tries": tries,
-            "first_wait": first_wait,
-            "timeout": timeout,
-        }
+        self._api = JsonApi(
+            url,
+            {"X-Goog-Api-Key": read_key(KEY)},
+            limiter=RateLimiter(per_second),
+            budget=self.budget,
+            tries=tries,
+            first_wait=first_wait,
+            timeout=timeout,
+        )
         # An answer takes less than a second.
-        self._threads = min(MOST_THREADS, math.ceil(per_second))
+        at_once = min(MOST_AT_ONCE, math.ceil(per_second))
+        self._pool = RequestPool(self._ask, self._api, concurrency=at_once, key=KEY)
 
     def scores(self, texts: Sequence[str]) -> list[Toxicity]:
         """One for each text; the same text is asked once.
 
         Raises:
           BudgetSpentError: the budget is spent.
-          ApiError: the API refuses the key, or could not be reached; what was answered is kept.
+          ApiError, ValueError: the API refuses the key, or could not be reached; what was answered is kept.
         """
-        different = list(dict.fromkeys(texts))
-        pool = ThreadPoolExecutor(self._threads)
-        try:
-            found = dict(zip(different, pool.map(self._score, different), strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return [found[text] for text in texts]
+        answers = {text: self._cache.get(self._question(text)) for text in texts}
 
-    def _score(self, text: str) -> Toxicity:
-        question = {"api": "perspective", "url": self._url, "language": self._language, "text": text}
-        answer = self._cache.get(question)
-        if answer is None:
-            body = {
-                "comment": {"text": text},
-                "languages": [self._language],
-                "requestedAttributes": {"TOXICITY": {}},
-                "doNotStore": True,
-            }
-            try:
-                answer = {"score": post(self._url, body, _score_of, **self._call)}
-            except RefusedError as refused:
-                error = _error_of_text(refused)
-                if error is None:
-                    raise
-                answer = {"score": None, "error": error}
-            self._cache.put(question, answer)
-        return Toxicity(**answer)
+        def keep(text: str, end: dict | ApiError) -> None:
+            if isinstance(end, ApiError):
+                raise end
+            answers[text] = end
+            self._cache.put(self._question(text), end)
+
+        self._pool.ask_all([text for text, answer in answers.items() if answer is None], keep, lambda error: True)
+        return [Toxicity(**answers[text]) for text in texts]
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._pool.close()
+
+    def _question(self, text: str) -> dict[str, Any]:
+        return {"api": "perspective", "url": self._url, "language": self._language, "text": text}
+
+    async def _ask(self, text: str) -> dict[str, Any]:
+        """What is kept of the answer: the score, or what is wrong with the text."""
+        body = {
+            "comment": {"text": text},
+            "languages": [self._language],
+            "requestedAttributes": {"TOXICITY": {}},
+            "doNotStore": True,
+        }
+        try:
+            return {"score": await self._api.post(body, _score_of)}
+        except RefusedError as refused:
+            error = _error_of_text(refused)
+            if error is None:
+                raise
+            return {"score": None, "error": error}
 
 
 def _score_of(answer: dict) -> float:

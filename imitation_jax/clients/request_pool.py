@@ -1,25 +1,28 @@
-"""Many requests under way at once, all bookkeeping on one thread, and an end that throws away no answer."""
+"""Many requests under way at once, and an end that throws away no answer."""
 
+import asyncio
+import collections
 import contextlib
 import math
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.clients import chat_client
-from imitation_jax.clients.chat_client import Chat, Reply
-from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.clients.limits import Budget, RateLimit, Tokens
-from imitation_jax.core.comma_list import comma_list
+from imitation_jax.clients.budget import open_budget
+from imitation_jax.clients.chat_client import ChatClient, Reply, Request, read_key
+from imitation_jax.clients.http import ApiError, JsonApi, RefusedError
 
-Prompt = dict[str, Any]  # at least "id" and "messages"; what is sent beside them stands under "more"
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
+ROUNDS = 3  # an item that all tries of a request failed for gets so many requests in one start
 # What is wrong with every request, not with this one: key, payment, model or address.
 NEVER = {401, 402, 404, 405, 410, 429}
 KEY = {401, 403}
@@ -27,214 +30,199 @@ KEY = {401, 403}
 REFUSALS = {200, 400, 422}
 
 
-def check(config: ConfigDict) -> None:
-    """Raises ValueError naming the key that cannot be."""
-    for key in ("url", "model"):
-        if not config[key]:
-            raise ValueError(f"config.{key} is empty")
-    for key in ("concurrency", "tries", "failures"):
-        if config[key] < 1:
-            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
-    if not config.timeout > 0:
-        raise ValueError(f"config.timeout={config.timeout}: must be more than 0")
-    for key in ("requests_per_minute", "tokens_per_minute", "first_wait"):
-        if not config[key] >= 0:
-            raise ValueError(f"config.{key}={config[key]}: must not be negative")
-    for name, group in (("price", config.price), ("budget", config.budget)):
-        for key, value in group.items():
-            if not value >= 0:
-                raise ValueError(f"config.{name}.{key}={value}: must not be negative")
-    if config.budget.dollars and not (config.price.prompt and config.price.completion):
-        raise ValueError("config.budget.dollars: needs config.price.prompt and config.price.completion")
-    for key in ("model", "messages", "stream", "n"):
-        if key in config.parameters:
-            raise ValueError(f"config.parameters.{key}: is not for parameters")
+class RequestPool(Generic[Item, Answer]):
+    """Asks for each item one request, many at once, as long as there is hope: counts what fails in a row.
 
+    The requests share an event loop in a thread of its own. What is called back, which may wait for the disk, runs on
+    the calling thread, and Ctrl-C is heard between two answers, so that none is lost on its way.
 
-def rate_limit(config: ConfigDict) -> RateLimit:
-    """What the config allows."""
-    rates = (config.requests_per_minute, config.tokens_per_minute)
-    return RateLimit(*(rate / 60 if rate else float("inf") for rate in rates))
-
-
-def prices(config: ConfigDict) -> tuple[float, float]:
-    """Dollars a million tokens, of prompts and of answers."""
-    return config.price.prompt, config.price.completion
-
-
-def open_budget(config: ConfigDict, ledger: Path) -> Budget:
-    """What may be spent by all starts with that ledger, with what was."""
-    return Budget(
-        tokens=config.budget.tokens,
-        dollars=config.budget.dollars,
-        prices=prices(config),
-        ledger=ledger,
-    )
-
-
-def open_chat(config: ConfigDict, budget: Budget) -> Chat:
-    """The model that the config names.
-
-    Raises:
-      ValueError: no key in the environment, or no bound to an answer's cost.
+    Attributes:
+      budget: of all requests.
+      answered: how many were.
     """
-    return Chat(
-        config.url,
-        config.model,
-        config.parameters.to_dict(),
-        budget=budget,
-        limit=rate_limit(config),
-        key=config.key,
-        also_answers=comma_list(config.also_answers),
-        tries=config.tries,
-        first_wait=config.first_wait,
-        timeout=config.timeout,
-    )
 
-
-def spend(budget: Budget) -> str:
-    """What was spent, in a few words."""
-    found = _amount(budget, budget.known)
-    if budget.unknown:
-        found += f" (up to {_amount(budget, budget.uncertain)} more for {budget.unknown:,} tries without an answer)"
-    return found
-
-
-def _amount(budget: Budget, tokens: Tokens) -> str:
-    return f"${budget.cost(tokens):.4f}" if any(budget.prices) else f"{tokens.total:,} tokens"
-
-
-def forecast(config: ConfigDict, ledger: Path, asked: list[list[dict]], lengths: Sequence[int] = ()) -> list[str]:
-    """Lines that say what so many requests cost and how long they take at least.
-
-    Args:
-      lengths: tokens of the answers so far.
-    """
-    prompt = sum(map(chat_client.estimate, asked))
-    longest = chat_client.longest_answer(config.parameters)
-    budget = open_budget(config, ledger) if ledger.exists() else Budget(prices=prices(config))
-    spent, left = budget.known + budget.uncertain, Tokens(prompt, longest * len(asked))
-    most = f"at most {left.completion:,} of answers ({longest:,} each)" if longest else "no bound on answers"
-    text = [f"about {prompt:,} tokens of prompts (at {chat_client.BYTES_A_TOKEN} bytes a token), {most}"]
-
-    def priced(tokens: Tokens) -> str:
-        return f"{tokens.total:,} tokens" + (f", ${budget.cost(tokens):,.2f}" if any(budget.prices) else "")
-
-    text.append(f"cost: from {priced(Tokens(prompt))} to {priced(left)}; spent so far: {priced(spent)}")
-    if lengths:
-        mean = sum(lengths) / len(lengths)
-        like = Tokens(prompt, round(mean * len(asked)))
-        text.append(f"with answers as long as the {len(lengths):,} so far: about {priced(like)}")
-    for limit, name, least, worst in (
-        (config.budget.dollars, "dollars", budget.cost(spent + Tokens(prompt)), budget.cost(spent + left)),
-        (config.budget.tokens, "tokens", (spent + Tokens(prompt)).total, (spent + left).total),
+    def __init__(
+        self,
+        ask: Callable[[Item], Coroutine[Any, Any, Answer]],
+        api: JsonApi,
+        *,
+        concurrency: int,
+        failures: float = math.inf,
+        key: str = "",
     ):
-        if limit:
-            enough = "is enough" if worst <= limit else "may not be enough" if least <= limit else "is not enough"
-            text.append(f"the budget of {limit:,} {name} {enough}")
-    minutes = [len(asked) / config.requests_per_minute] if config.requests_per_minute else []
-    minutes += [left.total / config.tokens_per_minute] if config.tokens_per_minute else []
-    if minutes:
-        text.append(f"the rate limits let that through in {math.ceil(max(minutes)):,} minutes")
-    budget.close()
-    return text
+        """Args:
+        ask: what asks `api`.
+        concurrency: requests under way at once.
+        failures: so many requests in a row without an answer end a run.
+        key: name of the environment variable that holds the key, for errors.
+        """
+        self.budget, self.answered = api.budget, 0
+        self._ask, self._api, self._concurrency = ask, api, concurrency
+        self._failures, self._key, self._in_a_row = failures, key, 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)  # nobody who is in a hurry waits
+        self._thread.start()
 
-
-class Asking:
-    """Asks as long as there is hope: counts what fails in a row."""
-
-    def __init__(self, chat: Chat, config: ConfigDict):
-        self.chat, self._config = chat, config
-        self.answered = self._in_a_row = 0
-
-    def run(self, take: Callable[[], Prompt | None], done: Callable[[Prompt, Reply | ApiError], None]) -> None:
+    def run(self, take: Callable[[], Item | None], done: Callable[[Item, Answer | ApiError], None]) -> None:
         """Asks what `take` gives until it gives None and nothing is under way; `done` gets every end.
 
-        `take` is called again after each `done`: what it has nothing for now it may have then. Both are called on this
-        thread, and Ctrl-C is heard between two ends, so that none is lost on its way. When asking ends early, the
-        answers under way are still waited for, unless there was no answer yet and the others will end the same way.
+        `take` is called again after each `done`: what it has nothing for now it may have then. When asking ends early,
+        the answers under way are still waited for, unless there was no answer yet and the others will end the same way;
+        after that no more can be asked.
 
         Raises:
           ValueError: another request would end the same way; one line.
           BudgetSpentError: see `Budget.spend`.
         """
-        todo: queue.SimpleQueue = queue.SimpleQueue()
-        ends: queue.SimpleQueue = queue.SimpleQueue()
-
-        def work() -> None:
-            while (prompt := todo.get()) is not None:
-                try:
-                    ends.put((prompt, self.chat.ask(prompt["messages"], **prompt.get("more", {}))))
-                except BaseException as error:
-                    ends.put((prompt, error))
-
-        def interrupted(*_) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one does not wait
-            ends.put((None, KeyboardInterrupt()))
-
-        # In a thread, or where it is ignored, there is no Ctrl-C to hear.
-        heard = threading.current_thread() is threading.main_thread()
-        heard = heard and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if heard:
-            signal.signal(signal.SIGINT, interrupted)
-        threads = under_way = 0
-        try:
-            while True:
-                while under_way < self._config.concurrency and (prompt := take()) is not None:
-                    todo.put(prompt)
-                    under_way += 1
-                    if threads < under_way:
-                        # Daemons: a command that was interrupted twice does not wait for them.
-                        threading.Thread(target=work, daemon=True).start()
-                        threads += 1
-                if not under_way:
-                    return
-                prompt, end = ends.get()
-                if prompt is None:
-                    raise end
-                under_way -= 1
-                done(prompt, self._judged(end))
-        except BaseException as error:
-            self.chat.limit.stop()
-            if under_way and (self.answered or not isinstance(error, _EndedError)):
-                logging.info("waiting for %d requests under way; interrupt again to lose their answers", under_way)
-                while under_way:
-                    prompt, end = ends.get()
-                    if prompt is None:  # Ctrl-C when this was ending already
-                        continue
+        ends: queue.SimpleQueue[tuple[Item, Future] | None] = queue.SimpleQueue()
+        under_way = 0
+        with _interrupts(lambda: ends.put(None)):
+            try:
+                while True:
+                    while under_way < self._concurrency and (item := take()) is not None:
+                        future = asyncio.run_coroutine_threadsafe(self._ask(item), self._loop)
+                        future.add_done_callback(lambda future, item=item: ends.put((item, future)))
+                        under_way += 1
+                    if not under_way:
+                        return
+                    if (end := ends.get()) is None:
+                        raise KeyboardInterrupt
                     under_way -= 1
-                    if isinstance(end, Reply):
-                        with contextlib.suppress(ValueError):  # what ended it may be said again
-                            done(prompt, end)
-            raise
-        finally:
-            if heard:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            for _ in range(threads):
-                todo.put(None)
+                    done(end[0], self._judged(end[1]))
+            except BaseException as error:
+                self._loop.call_soon_threadsafe(self._api.limiter.stop)
+                if under_way and (self.answered or not isinstance(error, _EndedError)):
+                    text = "waiting for %d requests under way; interrupt again to lose their answers"
+                    logging.info(text, under_way)
+                    while under_way:
+                        if (end := ends.get()) is None:  # Ctrl-C when this was ending already
+                            continue
+                        under_way -= 1
+                        if not end[1].exception():
+                            with contextlib.suppress(ValueError):  # what ended it may be said again
+                                done(end[0], end[1].result())
+                raise
 
-    def _judged(self, end: Reply | BaseException) -> Reply | ApiError:
-        if isinstance(end, Reply):
+    def ask_all(
+        self,
+        items: Collection[Item],
+        done: Callable[[Item, Answer | ApiError], None],
+        is_final: Callable[[ApiError], bool] = lambda error: isinstance(error, RefusedError),
+    ) -> list[str]:
+        """Asks for each of the items, again where the end is not `is_final`, and `done` gets the last end of each.
+
+        Returns:
+          Why those have no answer that were given up; the same start of the command may ask for them again.
+
+        Raises:
+          As `run`.
+        """
+        waiting = collections.deque(items)
+        rounds: collections.Counter[int] = collections.Counter()
+        given_up = []
+
+        def ended(item: Item, end: Answer | ApiError) -> None:
+            if isinstance(end, ApiError) and not is_final(end):
+                rounds[id(item)] += 1
+                if rounds[id(item)] < ROUNDS:
+                    waiting.append(item)
+                    return
+                given_up.append(str(end))
+            done(item, end)
+
+        self.run(lambda: waiting.popleft() if waiting else None, ended)
+        return given_up
+
+    def close(self) -> None:
+        """Ends all connections; what is still under way is given up."""
+
+        async def end() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._api.close()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _judged(self, future: Future) -> Answer | ApiError:
+        error = future.exception()
+        if error is None:
             self.answered += 1
             self._in_a_row = 0
-            return end
-        if not isinstance(end, ApiError):
-            raise end
-        status = end.status if isinstance(end, RefusedError) else 0
+            return future.result()
+        if not isinstance(error, ApiError):
+            raise error
+        status = error.status if isinstance(error, RefusedError) else 0
         # Some refuse a key with 403, some a prompt.
         if status in NEVER or 300 <= status < 400 or (status == 403 and not self.answered):
-            about = f" (the key is what {self._config.key} holds)" if status in KEY and self._config.key else ""
-            raise _EndedError(f"{end}{about}; nothing more is asked, what was answered is kept")
+            about = f" (the key is what {self._key} holds)" if status in KEY and self._key else ""
+            raise _EndedError(f"{error}{about}; nothing more is asked, what was answered is kept")
         if status == 200 or (status in REFUSALS and self.answered):
             self._in_a_row = 0
-            return end
+            return error
         # That includes 400s before any answer: then it may be the parameters.
         self._in_a_row += 1
-        if self._in_a_row >= self._config.failures:
-            text = f"{self._in_a_row} requests in a row failed, the last so: {end}"
+        if self._in_a_row >= self._failures:
+            text = f"{self._in_a_row} requests in a row failed, the last so: {error}"
             raise ValueError(f"{text}; what was answered is kept, the same command goes on")
-        return end
+        return error
+
+
+def check_answered(given_up: list[str], total: int, what: str) -> None:
+    """Raises ValueError where `RequestPool.ask_all` gave up some of so many."""
+    if given_up:
+        text = f"{len(given_up)} of {total} {what} got no answer, the last because of: {given_up[-1]}"
+        raise ValueError(f"{text}; the same command asks them again")
+
+
+@contextlib.contextmanager
+def _interrupts(heard: Callable[[], None]) -> Iterator[None]:
+    """Calls `heard` at the first Ctrl-C in place of KeyboardInterrupt; the next one does not wait."""
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        heard()
+
+    # In a thread, or where it is ignored, there is no Ctrl-C to hear.
+    main = threading.current_thread() is threading.main_thread()
+    hears = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if hears:
+        signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _EndedError(ValueError):
     """The other requests will end the same way."""
+
+
+@contextlib.contextmanager
+def open_pool(config: ConfigDict, ledger: Path, hold: bool = False) -> Iterator[RequestPool[Request, Reply]]:
+    """A pool that asks the chat model of the config; tells in the end what was spent.
+
+    Args:
+      ledger: file of what is spent, with what was.
+      hold: whether no other process may spend on that ledger meanwhile.
+
+    Raises:
+      ValueError: see `ChatClient` and `Budget`.
+    """
+    if config.key:
+        read_key(config.key)  # before there is a ledger
+    with contextlib.ExitStack() as stack:
+        budget = stack.enter_context(contextlib.closing(open_budget(config, ledger)))
+        if hold:
+            budget.hold()
+        client = ChatClient(config, budget)
+        pool = RequestPool(
+            client.ask, client.api, concurrency=config.concurrency, failures=config.failures, key=config.key
+        )
+        yield stack.enter_context(contextlib.closing(pool))
+        logging.info("spent, with all starts before: %s", budget.summary())

@@ -19,11 +19,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from imitation_jax.clients import chat_client, request_pool
+from imitation_jax.clients import config as clients
 from imitation_jax.clients.answer_cache import Cache
-from imitation_jax.clients.chat_client import Reply
+from imitation_jax.clients.chat_client import Reply, Request
+from imitation_jax.clients.forecast import forecast
 from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.clients.limits import Budget
-from imitation_jax.clients.request_pool import Asking, Prompt
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.progress import ticks
 from imitation_jax.data import answer_files
@@ -42,7 +42,6 @@ from imitation_jax.preference.verdicts import Verdict
 from imitation_jax.preference.win_rates import Sample
 
 TASKS = ("judge", "tone")
-ROUNDS = 3  # a question that all tries of a request failed for gets so many requests in one start
 SHOWN = 2000  # characters of a reply that a sample keeps
 REFUSED = "refused"
 CONTRADICTION = "the orders contradict each other"
@@ -89,7 +88,7 @@ def judge(config: ConfigDict, answers_a: str, answers_b: str = "", workdir: str 
     Raises:
       ValueError, OSError: one line; what was answered is kept.
     """
-    request_pool.check(config)
+    clients.check(config)
     asked = Comparison(config, answers_a, answers_b)
     path = _path(workdir, asked.name, config.task)
     kept = read_result(path) if path else None
@@ -99,16 +98,10 @@ def judge(config: ConfigDict, answers_a: str, answers_b: str = "", workdir: str 
         logging.info("%s: there already, with the same settings", path)
         return _with_votes(kept)
     begin = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        cache = stack.enter_context(contextlib.closing(Cache(config.cache)))
+    with contextlib.closing(Cache(config.cache)) as cache:
         found = [_cached(cache, config, messages) for *_, messages in asked.questions]
         if None in found:
-            if config.key:
-                chat_client.read_key(config.key)
-            budget = stack.enter_context(contextlib.closing(request_pool.open_budget(config, _ledger(config))))
-            budget.hold()  # all comparisons with this cache are on it
-            _ask(config, asked.questions, found, cache, budget)
-            logging.info("spent, with all starts before: %s", request_pool.spend(budget))
+            _ask(config, asked.questions, found, cache)
     samples = _samples(config, asked, found)
     summary = _tone(samples) if config.task == "tone" else win_rates.summarise(samples)
     summary["counts"] |= {key: count for key, count in asked.unmatched.items() if count}
@@ -120,14 +113,14 @@ def judge(config: ConfigDict, answers_a: str, answers_b: str = "", workdir: str 
 
 def plan(config: ConfigDict, answers_a: str, answers_b: str = "") -> str:
     """What `judge` would ask, and what that costs, for people; asks and writes nothing."""
-    request_pool.check(config)
+    clients.check(config)
     asked = Comparison(config, answers_a, answers_b)
     there = Path(config.cache).expanduser().exists()
     with contextlib.closing(Cache(config.cache if there else ":memory:")) as cache:
         left = [messages for *_, messages in asked.questions if _cached(cache, config, messages) is None]
     text = [f"{len(asked.items):,} items, {len(asked.questions):,} questions, {len(left):,} to ask, such as this one:"]
     text += ["", *(message["content"] for message in (left[0] if left else [])), ""]
-    return "\n".join(text + request_pool.forecast(config, _ledger(config), left))
+    return "\n".join(text + forecast(config, _ledger(config), left))
 
 
 def from_verdicts(path: str, answers_a: str = "", answers_b: str = "", workdir: str = "") -> Result:
@@ -231,44 +224,38 @@ def _ledger(config: ConfigDict) -> Path:
     return Path(config.cache).expanduser().resolve().with_suffix(f".{safe_name(config.model)}.spend.sqlite")
 
 
-def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: Cache, budget: Budget) -> None:
+def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: Cache) -> None:
     """Fills the gaps in `found`.
 
     Raises:
       ValueError: some got no answer; what was answered is kept.
     """
-    waiting = collections.deque(
-        {"id": place, "messages": messages} for place, (*_, messages) in enumerate(questions) if found[place] is None
-    )
-    rounds: collections.Counter[int] = collections.Counter()
-    unanswered = []
-    asker = Asking(request_pool.open_chat(config, budget), config)
-    with ticks(total=len(found), initial=len(found) - len(waiting), desc="judging", unit="question") as tick:
+    missing = [Request(messages, about=place) for place, (*_, messages) in enumerate(questions) if found[place] is None]
 
-        def done(prompt: Prompt, end: Reply | ApiError) -> None:
-            place = prompt["id"]
+    def is_refusal(error: ApiError) -> bool:
+        return isinstance(error, RefusedError) or error.answered
+
+    with contextlib.ExitStack() as stack:
+        # All comparisons with this cache are on one ledger.
+        pool = stack.enter_context(request_pool.open_pool(config, _ledger(config), hold=True))
+        initial = len(found) - len(missing)
+        tick = stack.enter_context(ticks(total=len(found), initial=initial, desc="judging", unit="question"))
+
+        def done(request: Request, end: Reply | ApiError) -> None:
             if isinstance(end, Reply):
                 # One character more than is looked at: enough to know that it was too long.
                 text = end.text[: verdicts.MOST_CHARACTERS + 1]
-                found[place] = {"text": text, "characters": len(end.text), "model": end.model}
-                found[place] |= {"finish_reason": end.finish_reason, "usage": end.usage}
-                cache.put(_question(config, prompt["messages"]), found[place])
-            elif isinstance(end, RefusedError) or end.answered:
-                found[place] = {REFUSED: str(end)[:SHOWN]}
-                if getattr(end, "status", None) in request_pool.REFUSALS:  # of others another start may fare better
-                    cache.put(_question(config, prompt["messages"]), found[place])
-            else:
-                rounds[place] += 1
-                if rounds[place] < ROUNDS:
-                    waiting.append(prompt)
-                    return
-                unanswered.append(str(end))
-            tick(request_pool.spend(budget))
+                reply = {"text": text, "characters": len(end.text), "model": end.model}
+                found[request.about] = reply | {"finish_reason": end.finish_reason, "usage": end.usage}
+            elif is_refusal(end):
+                found[request.about] = {REFUSED: str(end)[:SHOWN]}
+            # Of what was refused for other reasons another start may fare better.
+            if isinstance(end, Reply) or getattr(end, "status", None) in request_pool.REFUSALS:
+                cache.put(_question(config, request.messages), found[request.about])
+            tick(pool.budget.summary())
 
-        asker.run(lambda: waiting.popleft() if waiting else None, done)
-    if unanswered:
-        more = f"{len(unanswered)} of {len(found)} questions got no answer, the last because of: {unanswered[-1]}"
-        raise ValueError(f"{more}; the same command asks them again")
+        given_up = pool.ask_all(missing, done, is_refusal)
+    request_pool.check_answered(given_up, len(found), "questions")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from imitation_jax.clients import chat_client, request_pool
-from imitation_jax.clients.chat_client import Reply
+from imitation_jax.clients import config as clients
+from imitation_jax.clients import request_pool
+from imitation_jax.clients.chat_client import Reply, Request
+from imitation_jax.clients.forecast import forecast
 from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.clients.limits import Budget
-from imitation_jax.clients.request_pool import Asking, Prompt
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.append_only import Lines, beside
 from imitation_jax.core.files import write_text
@@ -24,9 +24,7 @@ from imitation_jax.core.progress import ticks
 from imitation_jax.data import dialogues, prompt_files
 from imitation_jax.teacher import sidecar
 
-ROUNDS = 3  # a prompt that all tries of a request failed for gets so many requests in one start
-
-Key = tuple[str, str]
+Key = tuple[str, str]  # what an answer is known by: the prompt's own id, and the digest of its messages
 
 
 class State(NamedTuple):
@@ -37,7 +35,7 @@ class State(NamedTuple):
       rejected: rows of the file that are none.
       answered, refused: of the prompts.
       completion_tokens: of each answer that tells them.
-      pending: still to be asked.
+      pending: still to be asked; `about` has the id, and the original_id where that is another one.
     """
 
     prompts: int
@@ -45,7 +43,7 @@ class State(NamedTuple):
     answered: int
     refused: int
     completion_tokens: list[int]
-    pending: list[Prompt]
+    pending: list[Request]
 
 
 def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = False) -> None:
@@ -60,117 +58,109 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
     Raises:
       ValueError, OSError: one line; what was answered is kept.
     """
-    request_pool.check(config)
-    with contextlib.ExitStack() as stack:
-        answers = stack.enter_context(contextlib.closing(Lines(output, sync=True)))
-        state = _look(config, path, output, retry_refused)
-        if state.pending and config.key:
-            chat_client.read_key(config.key)
-        budget = stack.enter_context(contextlib.closing(request_pool.open_budget(config, sidecar.ledger(output))))
+    clients.check(config)
+    with contextlib.closing(Lines(output, sync=True)) as answers:
+        state = _compare(config, path, output, retry_refused)
         _write(beside(output, ".rejected.jsonl"), [row.line() for row in state.rejected])
         if state.rejected:
             logging.warning("%s: %d rows are no prompts and set aside", path, len(state.rejected))
-        refused, unanswered = _ask(config, state, answers, budget, beside(output, ".failed.jsonl"))
-        done = state.prompts - refused - len(unanswered)
+        refused, given_up = _ask(config, state, answers, output) if state.pending else (0, [])
+        refused += state.refused
+        done = state.prompts - refused - len(given_up)
         logging.info("%s: %d of %d prompts answered, %d refused", output, done, state.prompts, refused)
-        logging.info("spent, with all starts before: %s", request_pool.spend(budget))
-    if unanswered:
-        more = f"{len(unanswered)} of {state.prompts} prompts got no answer, the last because of: {unanswered[-1]}"
-        raise ValueError(f"{more}; the same command asks them again")
+    request_pool.check_answered(given_up, state.prompts, "prompts")
 
 
 def plan(config: ConfigDict, path: str, output: str, retry_refused: bool = False) -> str:
     """What `collect` would ask, and what that costs, for people; asks and writes nothing."""
-    request_pool.check(config)
-    state = _look(config, path, output, retry_refused)
+    clients.check(config)
+    state = _compare(config, path, output, retry_refused)
     text = [
         f"{path}: {state.prompts:,} prompts, {len(state.rejected):,} rows set aside; {state.answered:,} answered, "
         f"{state.refused:,} refused, {len(state.pending):,} to ask"
     ]
-    asked = [prompt["messages"] for prompt in state.pending]
-    return "\n".join(text + request_pool.forecast(config, sidecar.ledger(output), asked, state.completion_tokens))
+    asked = [request.messages for request in state.pending]
+    return "\n".join(text + forecast(config, sidecar.ledger(output), asked, state.completion_tokens))
 
 
-def _look(config: ConfigDict, path: str, output: str, retry_refused: bool) -> State:
-    """Compares the prompts with what was answered."""
-    found, rejected = [], []
+def _compare(config: ConfigDict, path: str, output: str, retry_refused: bool) -> State:
+    """Compares the prompts with what was answered and refused."""
+    prompts, rejected = _read_prompts(path)
+    closed: dict[str, collections.Counter[Key]] = {"answered": collections.Counter(), "refused": collections.Counter()}
+    ids, lengths, last = set(), [], {}
+    for _, row in append_only.read(output):
+        if row.get("parameters") != last:
+            sidecar.same_parameters(output, row, config)
+            last = row["parameters"]
+        closed["answered"][_key(row, row["messages"][:-1])] += 1
+        ids.add(row["id"])
+        length = (row.get("usage") or {}).get("completion_tokens")
+        lengths += [length] if isinstance(length, int) else []
+    for _, row in append_only.read(beside(output, ".failed.jsonl")):
+        if row["refused"] and not retry_refused:
+            closed["refused"][_key(row, row["messages"])] += 1
+    pending, counts, old_ids = [], collections.Counter(), frozenset(ids)
+    for prompt in prompts:
+        key = _key(prompt, prompt["messages"])
+        state = next((name for name, keys in closed.items() if keys[key]), None)
+        if state:
+            closed[state][key] -= 1
+            counts[state] += 1
+            continue
+        counts["changed"] += key[0] in old_ids
+        about = dialogues.with_own_id({"id": key[0]}, ids)
+        pending.append(Request(prompt["messages"], _seed(config, key), about))
+    if counts["changed"]:
+        text = "%s: %d ids of %s stand there with another text or less often; these are asked as ID#2, ID#3, ..."
+        logging.info(text, output, counts["changed"], path)
+    return State(len(prompts), rejected, counts["answered"], counts["refused"], lengths, pending)
+
+
+def _read_prompts(path: str) -> tuple[list[dict], list[Rejected]]:
+    """The prompts of the file, and its rows that are none."""
+    prompts, rejected = [], []
     for where, row in prompt_files.read_prompts(append_only.existing(path)):
         if isinstance(row, Rejected):
             rejected.append(row)
             continue
         # A row without an id is known by its text: by its place it would be another one in another order.
         placed = row["id"] == dialogues.id_of(where, None)
-        found.append(row | {"id": _digest(row["messages"])[:16]} if placed else row)
-    if not found:
+        prompts.append(row | {"id": _digest(row["messages"])[:16]} if placed else row)
+    if not prompts:
         raise ValueError(f"{path}: holds no prompts" + (f": {rejected[0].reason}" if rejected else ""))
-    answered: collections.Counter[Key] = collections.Counter()
-    ids, lengths, last = set(), [], {}
-    for _, row in append_only.read(output):
-        if row.get("parameters") != last:
-            sidecar.same_parameters(output, row, config)
-            last = row["parameters"]
-        answered[_key(row, row["messages"][:-1])] += 1
-        ids.add(row["id"])
-        length = (row.get("usage") or {}).get("completion_tokens")
-        lengths += [length] if isinstance(length, int) else []
-    refused: collections.Counter[Key] = collections.Counter()
-    for _, row in append_only.read(beside(output, ".failed.jsonl")):
-        if row["refused"] and not retry_refused:
-            refused[_key(row, row["messages"])] += 1
-    pending, counts, there = [], collections.Counter(), frozenset(ids)
-    for prompt in found:
-        key = _key(prompt, prompt["messages"])
-        for name, done in (("answered", answered), ("refused", refused)):
-            if done[key]:
-                done[key] -= 1
-                counts[name] += 1
-                break
-        else:
-            counts["changed"] += key[0] in there
-            own = dialogues.with_own_id({"id": key[0], "messages": prompt["messages"]}, ids)
-            pending.append(own | _seed(config, key))
-    if counts["changed"]:
-        text = "%s: %d ids of %s stand there with another text or less often; these are asked as ID#2, ID#3, ..."
-        logging.info(text, output, counts["changed"], path)
-    return State(len(found), rejected, counts["answered"], counts["refused"], lengths, pending)
+    return prompts, rejected
 
 
-def _ask(config: ConfigDict, state: State, answers: Lines, budget: Budget, path: Path) -> tuple[int, list[str]]:
-    """Asks what is pending; how many are refused, and why others got no answer. The file at `path` tells of both."""
-    # What is asked again has not failed yet.
-    again = collections.Counter(_key(prompt, prompt["messages"]) for prompt in state.pending)
-    _write(path, [json_rows.line(row) for _, row in append_only.read(path) if not again[_key(row, row["messages"])]])
-    refused, unanswered = state.refused, []
-    if not state.pending:
-        return refused, unanswered
-    asker = Asking(request_pool.open_chat(config, budget), config)
-    waiting = collections.deque(state.pending)
-    rounds: collections.Counter[str] = collections.Counter()
-    failed = Lines(path)
-    initial = state.answered + state.refused
-    with ticks(total=state.prompts, initial=initial, desc="asking", unit="prompt") as tick:
+def _ask(config: ConfigDict, state: State, answers: Lines, output: str) -> tuple[int, list[str]]:
+    """Asks what is pending; how many were refused, and why others got no answer. A file beside OUTPUT tells of both."""
+    refused = 0
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(request_pool.open_pool(config, sidecar.ledger(output)))
+        failed = stack.enter_context(contextlib.closing(_open_failed(output, state.pending)))
+        progress = {"total": state.prompts, "initial": state.answered + state.refused}
+        tick = stack.enter_context(ticks(**progress, desc="asking", unit="prompt"))
 
-        def done(prompt: Prompt, end: Reply | ApiError) -> None:
+        def done(request: Request, end: Reply | ApiError) -> None:
             nonlocal refused
             if isinstance(end, Reply):
-                answers.append(sidecar.answer_row(prompt, end, config))
+                answers.append(sidecar.answer_row(request, end, config))
             else:
                 no = isinstance(end, RefusedError)
-                rounds[prompt["id"]] += 1
-                if not no and rounds[prompt["id"]] < ROUNDS:
-                    waiting.append(prompt)
-                    return
                 about = {"refused": no, "reason": str(end), "time": sidecar.now()}
-                failed.append({key: value for key, value in prompt.items() if key != "more"} | about)
+                failed.append(request.about | {"messages": request.messages} | about)
                 refused += no
-                unanswered.extend([] if no else [str(end)])
-            tick(request_pool.spend(budget))
+            tick(pool.budget.summary())
 
-        try:
-            asker.run(lambda: waiting.popleft() if waiting else None, done)
-        finally:
-            failed.close()
-    return refused, unanswered
+        given_up = pool.ask_all(state.pending, done)
+    return refused, given_up
+
+
+def _open_failed(output: str, pending: list[Request]) -> Lines:
+    """The file of what failed, without what is asked again now: that has not failed yet."""
+    path = beside(output, ".failed.jsonl")
+    again = {_key(request.about, request.messages) for request in pending}
+    _write(path, [json_rows.line(row) for _, row in append_only.read(path) if _key(row, row["messages"]) not in again])
+    return Lines(path)
 
 
 def _seed(config: ConfigDict, key: Key) -> dict:
@@ -178,7 +168,7 @@ def _seed(config: ConfigDict, key: Key) -> dict:
     if not config.send_seed:
         return {}
     digest = hashlib.sha256(json.dumps([config.seed, *key]).encode()).digest()
-    return {"more": {"seed": int.from_bytes(digest[:4]) >> 1}}
+    return {"seed": int.from_bytes(digest[:4]) >> 1}
 
 
 def _key(row: dict, messages: list[dict]) -> Key:

@@ -18,15 +18,16 @@ import contextlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from imitation_jax.clients import chat_client, request_pool
-from imitation_jax.clients.chat_client import Reply
+from imitation_jax.clients import config as clients
+from imitation_jax.clients.chat_client import Reply, Request
+from imitation_jax.clients.forecast import forecast
 from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.clients.request_pool import Asking, Prompt
+from imitation_jax.clients.request_pool import RequestPool, open_pool
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.append_only import Lines, beside
 from imitation_jax.core.progress import ticks
@@ -55,26 +56,22 @@ def grow(config: ConfigDict, output: str) -> None:
     Raises:
       ValueError, OSError: one line; what was answered is kept.
     """
-    request_pool.check(config)
+    clients.check(config)
     task = _open(config)
     with contextlib.ExitStack() as stack:
         answers = stack.enter_context(contextlib.closing(Lines(beside(output, ".answers.jsonl"), sync=True)))
         growth = stack.enter_context(contextlib.closing(_Growth(config, task, answers, output)))
         growth.replay()
-        if not growth.finished and config.key:
-            chat_client.read_key(config.key)
-        budget = stack.enter_context(contextlib.closing(request_pool.open_budget(config, sidecar.ledger(output))))
         if not growth.finished:
-            growth.ask(Asking(request_pool.open_chat(config, budget), config), budget)
+            growth.ask(stack.enter_context(open_pool(config, sidecar.ledger(output))))
         logging.info("%s: %s", output, growth.summary())
-        logging.info("spent, with all starts before: %s", request_pool.spend(budget))
     if config.target and growth.taken < config.target:
         raise ValueError(f"{output}: {growth.taken} of {config.target} rows, and no request is left; give more input")
 
 
 def plan(config: ConfigDict, output: str) -> str:
     """What `grow` would ask first and what that costs, for people; asks and writes nothing."""
-    request_pool.check(config)
+    clients.check(config)
     task = _open(config)
     done = sum(1 for _ in append_only.read(beside(output, ".answers.jsonl")))
     taken = sum(1 for _ in append_only.read(output))
@@ -83,7 +80,7 @@ def plan(config: ConfigDict, output: str) -> str:
     asked = [task.messages(number, 0) for number in range(done, done + least)]
     text = [f"{output}: {taken:,} rows of {done:,} answers; at least {least:,} requests to go, such as this one:", ""]
     text += [message["content"] for message in (asked[0] if asked else [])] + [""]
-    return "\n".join(text + request_pool.forecast(config, sidecar.ledger(output), asked))
+    return "\n".join(text + forecast(config, sidecar.ledger(output), asked))
 
 
 def _open(config: ConfigDict) -> Task:
@@ -105,7 +102,7 @@ class _Growth:
         self._sizes = [0]  # rows taken after so many requests
         self._reasons: collections.Counter[str] = collections.Counter()
         self._next = 0
-        self._again: collections.deque[Prompt] = collections.deque()
+        self._again: collections.deque[Request] = collections.deque()
         for offset, row in append_only.read(answers.path):
             sidecar.same_parameters(str(answers.path), row, config)
             self._stored[row["request"]] = offset
@@ -132,7 +129,7 @@ class _Growth:
         """Whether there is enough, or nothing is left to ask."""
         return self._enough() or self._done == self._task.requests
 
-    def ask(self, asker: Asking, budget: Any) -> None:
+    def ask(self, pool: RequestPool[Request, Reply]) -> None:
         """Asks until there is enough."""
         target = self._config.target
         total, unit = (target, "row") if target else (self._task.requests, "answer")
@@ -142,13 +139,13 @@ class _Growth:
 
         with ticks(total=total, initial=so_far(), desc="growing", unit=unit) as tick:
 
-            def done(prompt: Prompt, end: Reply | ApiError) -> None:
+            def done(request: Request, end: Reply | ApiError) -> None:
                 before = so_far()
-                self._store(prompt, end)
+                self._store(request, end)
                 for _ in range(so_far() - before):
-                    tick(request_pool.spend(budget))
+                    tick(pool.budget.summary())
 
-            asker.run(self._take, done)
+            pool.run(self._take, done)
 
     def summary(self) -> str:
         """Counts, in one line."""
@@ -160,7 +157,7 @@ class _Growth:
         self._out.close()
         self._left_out.close()
 
-    def _take(self) -> Prompt | None:
+    def _take(self) -> Request | None:
         if self._enough():
             return None
         if self._again:
@@ -172,22 +169,23 @@ class _Growth:
         if number == self._task.requests or number - self._config.window >= self._done:
             return None
         self._next += 1
-        prompt = {"id": f"{self._source}-{number}", "request": number, "messages": self._messages(number)}
-        return prompt | ({"more": {"seed": (self._config.seed + number) % 2**31}} if self._config.send_seed else {})
+        more = {"seed": (self._config.seed + number) % 2**31} if self._config.send_seed else {}
+        return Request(self._messages(number), more, {"id": f"{self._source}-{number}", "request": number})
 
     def _messages(self, number: int) -> list[dict]:
         return self._task.messages(number, self._sizes[max(0, number - self._config.window + 1)])
 
-    def _store(self, prompt: Prompt, end: Reply | ApiError) -> None:
+    def _store(self, request: Request, end: Reply | ApiError) -> None:
+        number = request.about["request"]
         if isinstance(end, Reply):
-            row = sidecar.answer_row(prompt, end, self._config)
+            row = sidecar.answer_row(request, end, self._config)
         elif isinstance(end, RefusedError) or end.answered:
-            row = {key: prompt[key] for key in ("id", "messages")}
-            row |= {"parameters": sidecar.parameters(self._config), "refused": str(end), "time": sidecar.now()}
+            row = request.about | {"messages": request.messages, "parameters": sidecar.parameters(self._config)}
+            row |= {"refused": str(end), "time": sidecar.now()}
         else:
-            self._again.append(prompt)
+            self._again.append(request)
             return
-        self._stored[prompt["request"]] = self._answers.append(row | {"request": prompt["request"]})
+        self._stored[number] = self._answers.append(row)
         self._advance()
 
     def _advance(self) -> None:

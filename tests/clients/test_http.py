@@ -1,21 +1,36 @@
+import asyncio
 import contextlib
-import threading
 import time
 from email.utils import formatdate
 
 import pytest
 from api_server import reply
 
-from imitation_jax.clients.http import ApiError, RefusedError, post
-from imitation_jax.clients.limits import Budget, BudgetSpentError, RateLimit, StoppedError, Tokens
+from imitation_jax.clients.budget import Budget, BudgetSpentError, Tokens
+from imitation_jax.clients.http import ApiError, JsonApi, RefusedError
+from imitation_jax.clients.rate_limiter import RateLimiter, StoppedError
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def ask(server, **options):
-    options = {"limit": RateLimit(1000), "budget": Budget(), "first_wait": 0.01, **options}
-    headers = {"X-Goog-Api-Key": "secret"}
-    return post(server.url, {"question": "six by nine"}, lambda answer: answer["n"], headers=headers, **options)
+def open_api(server, **options):
+    options = {"limiter": RateLimiter(1000), "budget": Budget(), "first_wait": 0.01, **options}
+    return JsonApi(server.url, {"X-Goog-Api-Key": "secret"}, **options)
+
+
+def post(api, **options):
+    return api.post({"question": "six by nine"}, lambda answer: answer["n"], **options)
+
+
+def ask(server, worst=Tokens(), **options):  # noqa: B008 (immutable)
+    async def main():
+        api = open_api(server, **options)
+        try:
+            return await post(api, worst=worst)
+        finally:
+            await api.close()
+
+    return asyncio.run(main())
 
 
 def test_an_answer(server):
@@ -86,7 +101,7 @@ def test_it_gives_up(server):
 
 def test_nobody_there(server):
     server.close()
-    with pytest.raises(ApiError, match="gave up after 2 tries: ConnectionError"):
+    with pytest.raises(ApiError, match="gave up after 2 tries: ConnectError"):
         ask(server, tries=2)
     server.url = "no address"
     with pytest.raises(ValueError, match="no address: no address to ask"):
@@ -95,21 +110,22 @@ def test_nobody_there(server):
 
 def test_a_pause_that_the_server_asks_for_holds_for_all(server):
     server.replies = [reply({}, 429, Retry_After="0.6"), reply({"n": 1})]
-    limit, paused = RateLimit(1000), threading.Event()
-    pause = limit.pause
-    limit.pause = lambda seconds: (pause(seconds), paused.set())
-    threads = [threading.Thread(target=ask, args=(server,), kwargs={"limit": limit}) for _ in range(4)]
-    threads[0].start()
-    paused.wait()
-    for thread in threads[1:]:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    async def main():
+        api, paused = open_api(server), asyncio.Event()
+        pause = api.limiter.pause
+        api.limiter.pause = lambda seconds: (pause(seconds), paused.set())
+        first = asyncio.create_task(post(api))
+        await paused.wait()
+        await asyncio.gather(first, *(post(api) for _ in range(3)))
+        await api.close()
+
+    asyncio.run(main())
     assert len(server.asked) == 5
     assert all(asked["at"] - server.asked[0]["at"] >= 0.6 for asked in server.asked[1:])
 
 
-@pytest.mark.parametrize("begin", [OK + b"Content-Length: 900\r\n\r\n", OK + b"X-Slow: ", b""])
+@pytest.mark.parametrize("begin", [OK + b"Content-Length: 900\r\n\r\n", OK + b"X-Slow: ", b"HTTP/1.1 200 "])
 def test_an_answer_that_drips_in_is_not_waited_for(server, begin):
     """Each byte comes in time, the whole does not."""
 
@@ -155,21 +171,36 @@ def test_no_error_holds_the_key(server):
 
 def test_stopped_it_does_not_wait_for_another_try(server):
     server.replies = [reply({}, 500)]
-    limit, ends = RateLimit(1000), []
 
-    def work():
-        try:
-            ask(server, limit=limit, first_wait=100)
-        except StoppedError as error:
-            ends.append(error)
+    async def main():
+        api = open_api(server, first_wait=100)
+        asking = asyncio.create_task(post(api))
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        api.limiter.stop()
+        with pytest.raises(StoppedError):
+            await asking
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not server.asked:
-        time.sleep(0.001)
-    limit.stop()
-    thread.join()
-    assert len(ends) == len(server.asked) == 1
+    asyncio.run(main())
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("idle", [60.0, 0.2])
+def test_connections_are_used_again_unless_the_server_closed_them(server, idle):
+    server.replies = [reply({"n": 1}, seconds=0.05)]
+    server.keep_open(idle)
+
+    async def main():
+        api = open_api(server, tries=1)
+        for pause in (0, 1):
+            await asyncio.sleep(pause)
+            assert await asyncio.gather(*(post(api) for _ in range(8))) == [1] * 8
+        await api.close()
+
+    asyncio.run(main())
+    ports = [asked["port"] for asked in server.asked]
+    same = set(ports[:8]) & set(ports[8:])
+    assert len(same) == (8 if idle > 1 else 0)
 
 
 def test_what_is_billed(server):
@@ -204,5 +235,5 @@ def test_tries_count_against_budget_and_rate(server):
     server.replies = [reply({}, 500)]
     start = time.monotonic()
     with pytest.raises(BudgetSpentError, match="budget of 4"):
-        ask(server, limit=RateLimit(10), budget=Budget(4))
+        ask(server, limiter=RateLimiter(10), budget=Budget(4))
     assert len(server.asked) == 4 and time.monotonic() - start >= 0.4

@@ -13,7 +13,7 @@ import pytest
 from api_server import Server
 from test_commands import one_line
 
-from imitation_jax.clients.limits import BudgetSpentError
+from imitation_jax.clients.budget import BudgetSpentError
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.preference import llm_judge
 

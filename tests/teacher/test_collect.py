@@ -8,8 +8,7 @@ import pytest
 from api_server import reply
 from hostile_teacher import KEY, QUICK, SLOW, Books, completion
 
-from imitation_jax.clients import request_pool
-from imitation_jax.clients.limits import BudgetSpentError
+from imitation_jax.clients.budget import BudgetSpentError, open_budget
 from imitation_jax.core.append_only import Lines
 from imitation_jax.data import dialogues
 from imitation_jax.teacher import sidecar
@@ -17,7 +16,7 @@ from imitation_jax.teacher.collect import collect, plan
 
 
 def spent(config, output):
-    budget = request_pool.open_budget(config, sidecar.ledger(output))
+    budget = open_budget(config, sidecar.ledger(output))
     budget.close()
     return budget
 

@@ -9,7 +9,7 @@ import pytest
 from api_server import reply
 from hostile_teacher import KEY, MODEL, QUICK, Books, completion
 
-from imitation_jax.clients.limits import BudgetSpentError
+from imitation_jax.clients.budget import BudgetSpentError
 from imitation_jax.data import dialogues
 from imitation_jax.teacher.synthesis import grow, plan
 

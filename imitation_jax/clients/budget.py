@@ -1,70 +1,17 @@
-"""How often an API may be asked, and how much may be spent on it in all. Both are safe among threads."""
+"""How much may be spent on an API in all, and the ledger of what was: an SQLite file with a row for every try."""
 
-import math
-import threading
-import time
+import asyncio
 from pathlib import Path
 from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from imitation_jax.clients.answer_cache import open_database
 from imitation_jax.core.files import Lock
 
-
-class StoppedError(Exception):
-    """Not asked any more: the work was stopped."""
-
-
-class RateLimit:
-    """Lets calls through one after the other and evenly; the first at once.
-
-    Time without calls is not made up for, so no window of time sees more than its share and one call.
-    """
-
-    def __init__(self, per_second: float = math.inf, tokens_per_second: float = math.inf):
-        """Raises:
-        ValueError: not more than 0.
-        """
-        for rate, unit in ((per_second, "requests"), (tokens_per_second, "tokens")):
-            if not rate > 0:
-                raise ValueError(f"{rate} {unit} a second: must be more than 0")
-        self._per_second, self._tokens_per_second = per_second, tokens_per_second
-        self._next_request = self._next_token = time.monotonic()
-        self._lock, self._turnstile = threading.Lock(), threading.Lock()
-        self._stop = threading.Event()
-
-    def wait(self, tokens: int = 0) -> None:
-        """Returns when it is the turn of a call of so many tokens.
-
-        Raises:
-          StoppedError: see `stop`.
-        """
-        # One sleeps and the others queue behind it: after a pause they do not all come at once.
-        with self._turnstile:
-            came = time.monotonic()
-            while (left := max(self._next_request, self._next_token) - time.monotonic()) > 0:
-                self.sleep(left)
-            with self._lock:
-                self._next_request = max(self._next_request, came) + 1 / self._per_second
-                self._next_token = max(self._next_token, came) + tokens / self._tokens_per_second
-        self.sleep(0)
-
-    def pause(self, seconds: float) -> None:
-        """Nobody's turn comes before so many seconds have passed."""
-        with self._lock:
-            self._next_request = max(self._next_request, time.monotonic() + seconds)
-
-    def sleep(self, seconds: float) -> None:
-        """As time.sleep.
-
-        Raises:
-          StoppedError: see `stop`.
-        """
-        if self._stop.wait(seconds):
-            raise StoppedError("stopped")
-
-    def stop(self) -> None:
-        """From now on all who wait, or come, raise StoppedError."""
-        self._stop.set()
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS tries (number INTEGER PRIMARY KEY, prompt INTEGER, completion INTEGER, known INTEGER)"
+)
 
 
 class BudgetSpentError(ValueError):
@@ -142,13 +89,8 @@ class Budget:
         self.most, self.tokens, self.dollars, self.prices = most, tokens, dollars, prices
         self.spent, self._path, self._lock = 0, ledger, None
         self._open: dict[int, Tokens] = {}
-        self._closed = False
-        self._changed = threading.Condition()
-        self._ledger = open_database(
-            ledger,
-            "CREATE TABLE IF NOT EXISTS tries "
-            "(number INTEGER PRIMARY KEY, prompt INTEGER, completion INTEGER, known INTEGER)",
-        )
+        self._waiting: list[asyncio.Future] = []
+        self._ledger = open_database(ledger, TABLE)
         self._read()
 
     def _read(self) -> None:
@@ -166,8 +108,6 @@ class Budget:
         Raises:
           ValueError: another one has it.
         """
-        if self._path == ":memory:" or self._lock:
-            return
         try:
             self._lock = Lock(f"{Path(self._path).expanduser()}.lock", "another process is spending on this bill")
         except BlockingIOError as error:
@@ -178,38 +118,42 @@ class Budget:
         """Dollars."""
         return (tokens.prompt * self.prices[0] + tokens.completion * self.prices[1]) / 1e6
 
-    def spend(self, worst: Tokens = Tokens()) -> Charge:  # noqa: B008 (immutable)
+    async def spend(self, worst: Tokens = Tokens()) -> Charge:  # noqa: B008 (immutable)
         """Takes one request that costs at most `worst`.
 
         Where it would fit if the requests under way cost less than they can, it waits for them.
 
         Raises:
           BudgetSpentError: it cannot be paid.
-          StoppedError: it was closed.
         """
-        with self._changed:
-            if self.most and self.spent >= self.most:
-                raise BudgetSpentError(_spent(f"{self.most} requests"))
-            while passed := self._passed(worst):
-                if not self._open:
-                    raise BudgetSpentError(passed)
-                self._changed.wait()
-            if self._closed:
-                raise StoppedError("closed")
-            self.spent += 1
-            number = self._ledger.execute("INSERT INTO tries VALUES (NULL, ?, ?, 0)", worst).lastrowid
-            self._open[number] = worst
+        if self.most and self.spent >= self.most:
+            raise BudgetSpentError(_spent(f"{self.most} requests"))
+        while passed := self._passed(worst):
+            if not self._open:
+                raise BudgetSpentError(passed)
+            self._waiting.append(asyncio.get_running_loop().create_future())
+            await self._waiting[-1]
+        self.spent += 1
+        number = self._ledger.execute("INSERT INTO tries VALUES (NULL, ?, ?, 0)", worst).lastrowid
+        self._open[number] = worst
         return Charge(self, number, worst)
 
     def close(self) -> None:
         """The ledger can be removed after this; tries that are still under way stay in it at their worst case."""
-        with self._changed:
-            self._open.clear()
-            self._closed = True
-            self._ledger.close()
-            if self._lock:
-                self._lock.release()
-            self._changed.notify_all()
+        self._open.clear()
+        self._ledger.close()
+        if self._lock:
+            self._lock.release()
+
+    def summary(self) -> str:
+        """What was spent, in a few words."""
+        text = self._amount(self.known)
+        if self.unknown:
+            text += f" (up to {self._amount(self.uncertain)} more for {self.unknown:,} tries without an answer)"
+        return text
+
+    def _amount(self, tokens: Tokens) -> str:
+        return f"${self.cost(tokens):.4f}" if any(self.prices) else f"{tokens.total:,} tokens"
 
     def _passed(self, worst: Tokens) -> str:
         """Which limit one more request could pass, "" for none."""
@@ -224,17 +168,25 @@ class Budget:
         return ""
 
     def _close(self, number: int, tokens: Tokens, known: bool) -> None:
-        with self._changed:
-            if self._open.pop(number, None) is None:
-                return
-            if known:
-                change = "UPDATE tries SET prompt = ?, completion = ?, known = 1 WHERE number = ?"
-                self._ledger.execute(change, (*tokens, number))
-                self.known += tokens
-            else:
-                self.uncertain += tokens
-                self.unknown += 1
-            self._changed.notify_all()
+        if self._open.pop(number, None) is None:
+            return
+        if known:
+            change = "UPDATE tries SET prompt = ?, completion = ?, known = 1 WHERE number = ?"
+            self._ledger.execute(change, (*tokens, number))
+            self.known += tokens
+        else:
+            self.uncertain += tokens
+            self.unknown += 1
+        for waiting in self._waiting:
+            if not waiting.done():  # its task may have been cancelled
+                waiting.set_result(None)
+        self._waiting.clear()
+
+
+def open_budget(config: ConfigDict, ledger: str | Path) -> Budget:
+    """What may be spent by all starts with that ledger, with what was."""
+    prices = config.price.prompt, config.price.completion
+    return Budget(tokens=config.budget.tokens, dollars=config.budget.dollars, prices=prices, ledger=ledger)
 
 
 def _spent(most: str, sure: str = "", worst: str = "") -> str:
