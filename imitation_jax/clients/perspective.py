@@ -4,6 +4,7 @@ The key is in the environment variable PERSPECTIVE_API_KEY. A project may ask on
 quota. Every answer is kept, a refusal of one text too, so that a killed run asks nothing again that was answered.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -65,8 +66,7 @@ class Perspective:
             timeout=timeout,
         )
         # An answer takes less than a second.
-        at_once = min(MOST_AT_ONCE, math.ceil(per_second))
-        self._pool = RequestPool(self._ask, self._api, concurrency=at_once, key=KEY)
+        self._concurrency = min(MOST_AT_ONCE, math.ceil(per_second))
 
     def scores(self, texts: Sequence[str]) -> list[Toxicity]:
         """One for each text; the same text is asked once.
@@ -86,9 +86,10 @@ class Perspective:
         self._pool.ask_all([text for text, answer in answers.items() if answer is None], keep, lambda error: True)
         return [Toxicity(**answers[text]) for text in texts]
 
-    def close(self) -> None:
-        """Ends all connections."""
-        self._pool.close()
+    @functools.cached_property
+    def _pool(self) -> RequestPool[str, dict[str, Any]]:
+        """Opened at the first question; it ends with the process."""
+        return RequestPool(self._ask, self._api, concurrency=self._concurrency, key=KEY)
 
     def _question(self, text: str) -> dict[str, Any]:
         return {"api": "perspective", "url": self._url, "language": self._language, "text": text}

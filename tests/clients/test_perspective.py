@@ -10,8 +10,8 @@ import pytest
 from api_server import perspective, reply
 
 from imitation_jax.clients.answer_cache import Cache
-from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.budget import BudgetSpentError
+from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.clients.perspective import Perspective, Toxicity
 
 SCORE_ALL = """
