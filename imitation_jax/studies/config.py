@@ -9,6 +9,8 @@ import os
 
 from ml_collections import ConfigDict
 
+from imitation_jax.studies import launchers
+
 
 def get_config(name: str) -> ConfigDict:
     """An empty study.
@@ -49,12 +51,8 @@ def get_config(name: str) -> ConfigDict:
     # What stays of a finished cell's checkpoint: all, weights (no optimiser state) or nothing.
     config.keep = "weights"
 
-    config.slurm = ConfigDict()
-    config.slurm.flags = ""  # of sbatch, space-separated, as --nodes=4 --gpus-per-node=8 --ntasks-per-node=8
-    config.tpu = ConfigDict()
-    config.tpu.slice = ""  # as v5e:8x8; "" takes the base's own
-    config.tpu.flags = ""  # of gcloud, space-separated, as --spot
-    config.tpu.at_once = 4  # slices
+    for name in launchers.names():
+        config[name] = launchers.load(name).KEYS.config()
     return config
 
 

@@ -1,4 +1,4 @@
-"""The pieces of work of a study, each with the commands that do it and whether it is done, see `done`."""
+"""The jobs of a study: its data, base models, cells and judge, each with the commands that do it."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from etils import epath
 
 from imitation_jax.core import json_rows
 from imitation_jax.core.files import write_text
-from imitation_jax.core.fingerprint import flat
+from imitation_jax.core.fingerprint import Keys, flat
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import answer_files
 from imitation_jax.data.prompt_files import read_prompts
@@ -43,10 +43,10 @@ def study_jobs(layout: Layout, here: Path) -> list[Job]:
       here: local folder; the workdir, unless that is in a bucket.
     """
     done.defaults(layout)  # what is wrong with it is said before anything is done
-    found = [*_fetches(layout), *_builds(layout, here)]
+    jobs = [*_fetches(layout), *_builds(layout, here)]
     for job in (*_bases(layout), *_teacher(layout), *_cells(layout)):
-        found += [job, *_judge(layout, job)]
-    return found
+        jobs += [job, *_judge(layout, job)]
+    return jobs
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -67,25 +67,21 @@ def _builds(layout: Layout, here: Path) -> Iterator[Job]:
     for name, build in layout.builds.items():
         output = here / "data" / f"{name}{build.suffix}"
         making = {key: value for key, value in build.to_dict().items() if key not in REPORTED}
-        told = json.dumps(making, sort_keys=True)
-        flags = json.loads(told.replace(f"{layout.workdir}/", f"{here}/"))["flags"]
-        keys, begun = _portable(layout, told), epath.Path(f"{output}.begun.json")
-        made = epath.Path(f"{layout.output(name)}.made.json")
+        text = json.dumps(making, sort_keys=True)
+        flags = json.loads(text.replace(f"{layout.workdir}/", f"{here}/"))["flags"]
+        # As noted beside the output: without where the folders are.
+        public = layout.config.public or "PUBLIC"
+        keys = json.loads(text.replace(f"{layout.workdir}/", "WORKDIR/").replace(f"{public}/", "PUBLIC/"))
+        begun, made = epath.Path(f"{output}.begun.json"), epath.Path(f"{layout.output(name)}.made.json")
         if build.command == "questions":
             command: Command = functools.partial(local_task.write, **flags, output=str(output))
         else:
             command = _python(build.command, f"--config={build.config}", *_flags(flags), f"--output={output}")
         begin = functools.partial(_note, begun, keys)
-        kept = functools.partial(_keep, output, epath.Path(layout.output(name)), made, keys)
-        # A kill may have come when the output was there and `made` was not.
-        commands = (kept,) if output.exists() and _noted(begun, keys) else (begin, command, kept)
+        keep = functools.partial(_keep, output, epath.Path(layout.output(name)), made, keys)
+        # A kill may have come when the output was whole and `made` was not.
+        commands = (keep,) if output.exists() and _noted(begun, keys) else (begin, command, keep)
         yield Job(f"data {name}", "build", commands, functools.partial(_noted, made, keys))
-
-
-def _portable(layout: Layout, told: str) -> dict:
-    """A build's keys without where the folders are."""
-    public = layout.config.public or "PUBLIC"
-    return json.loads(told.replace(f"{layout.workdir}/", "WORKDIR/").replace(f"{public}/", "PUBLIC/"))
 
 
 def _keep(output: Path, target: epath.Path, made: epath.Path, keys: dict) -> None:
@@ -99,7 +95,6 @@ def _keep(output: Path, target: epath.Path, made: epath.Path, keys: dict) -> Non
 
 
 def _note(path: epath.Path, keys: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(keys, indent=1) + "\n")
 
 
@@ -111,10 +106,8 @@ def _noted(path: epath.Path, keys: dict) -> bool:
     """
     if not path.exists():
         return False
-    there, wanted = dict(flat(json.loads(path.read_text()))), dict(flat(keys))
-    differ = sorted(key for key in there.keys() | wanted.keys() if there.get(key) != wanted.get(key))
-    if differ:
-        raise ValueError(f"{path}: was made with another {', '.join(differ)}; use a new --workdir")
+    if differing := Keys().differing(json.loads(path.read_text()), keys):
+        raise ValueError(f"{path}: was made with another {', '.join(differing)}; use a new --workdir")
     return True
 
 
@@ -125,17 +118,17 @@ def _teacher(layout: Layout) -> Iterator[Job]:
         return
     name = safe_name(config.teacher.name)
     asked, style = layout.evaluations["answers"], layout.evaluations["style"]
-    limit, chosen = asked.get("limit", 0), done.ceiling(layout)
+    limit, second_sample = asked.get("limit", 0), done.ceiling(layout)
 
     def choose() -> None:
         prompts = [row for _, row in read_prompts(from_root(asked["prompts"])) if not isinstance(row, Rejected)]
         texts = {row["messages"][-1]["content"].strip() for row in prompts[: limit or None]}
         answers = answer_files.read_answers(from_root(config.teacher.answers))
-        found = [row | {"generator": name} for row in answers if (row["instruction"] or "").strip() in texts]
-        kept = ({key: value for key, value in row.items() if value is not None} for row in found)
-        write_text(epath.Path(chosen), "".join(map(json_rows.line, kept)))
+        chosen = [row | {"generator": name} for row in answers if (row["instruction"] or "").strip() in texts]
+        rows = ({key: value for key, value in row.items() if value is not None} for row in chosen)
+        write_text(epath.Path(second_sample), "".join(map(json_rows.line, rows)))
 
-    flags = [*_flags(style), f"--config.answers={chosen}", f"--config.name={name}", "--config.role=teacher"]
+    flags = [*_flags(style), f"--config.answers={second_sample}", f"--config.name={name}", "--config.role=teacher"]
     command = _python("evaluate", "--config=configs/eval/style.py", *flags, f"--workdir={layout.workdir}")
 
     yield Job(name, "teacher", (choose, command), lambda: done.task_done(layout, name, "style"))
@@ -155,7 +148,7 @@ def _bases(layout: Layout) -> Iterator[Job]:
 def _cells(layout: Layout) -> Iterator[Job]:
     for cell in layout.cells:
         base = layout.config.bases[cell.base]
-        flags = [f"{key}={value}" for key, value in _training(layout, cell).items()]
+        flags = _flags(_training(layout, cell))
         train = _python("train", f"--config={base.config}", *flags, f"--workdir={layout.run(cell)}")
         commands = [train, *_evaluate(layout, cell.name, "student", f"orbax:{layout.run(cell)}")]
         if _trained_alike(layout, cell) and _weights_alone(layout, cell):
@@ -169,20 +162,16 @@ def _cells(layout: Layout) -> Iterator[Job]:
 
 
 def _training(layout: Layout, cell: Cell) -> dict[str, Any]:
-    """The training flags of the cell."""
+    """The training settings of the cell, by their dotted names."""
     keys = dict(flat(layout.config.train.to_dict())) | dict(flat(layout.config.schedules[cell.schedule].to_dict()))
     keys |= {"model.init": layout.config.bases[cell.base].model, "data.path": layout.output(cell.data)}
-    keys |= {"data.token_budget": cell.tokens, "seed": cell.seed}
-    return {f"--config.{key}": value for key, value in keys.items()}
+    return keys | {"data.token_budget": cell.tokens, "seed": cell.seed}
 
 
 def _trained_alike(layout: Layout, cell: Cell) -> bool:
     """Whether the run in the cell's folder has its settings; one that has not is for `train` to refuse."""
     path = epath.Path(layout.run(cell)) / "config.json"
-    if not path.exists():
-        return False
-    wanted = {key.removeprefix("--config."): value for key, value in _training(layout, cell).items()}
-    return trained_with(json.loads(path.read_text()), wanted)
+    return path.exists() and trained_with(json.loads(path.read_text()), _training(layout, cell))
 
 
 def _weights_alone(layout: Layout, cell: Cell) -> bool:
@@ -192,7 +181,7 @@ def _weights_alone(layout: Layout, cell: Cell) -> bool:
 
 
 def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]:
-    tasks = [f"--config.tasks.{task}.{flag}" for task, keys in layout.evaluations.items() for flag in _bare(keys)]
+    tasks = _flags({"tasks": layout.evaluations})
     flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
     flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
     flags.append(f"--contamination={done.trained_on(layout)}")
@@ -223,9 +212,5 @@ def _python(command: str, *flags: str) -> list[str]:
     return ["PYTHON", "-m", f"imitation_jax.{command}", *flags]
 
 
-def _bare(keys: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in flat(keys)]
-
-
 def _flags(keys: Mapping[str, Any]) -> list[str]:
-    return [f"--config.{flag}" for flag in _bare(keys)]
+    return [f"--config.{key}={value}" for key, value in flat(keys)]

@@ -17,35 +17,35 @@ SECONDS_BETWEEN_LINES = 30.0
 STYLES = {"done": "green", "failed": "bold red", "training": "yellow", "evaluating": "yellow", "missing": "dim"}
 
 
-def table(state: StudyStatus) -> Table:
+def status_table(status: StudyStatus) -> Table:
     """All bases and cells, and how long it will take; a number is the first of its result's metrics."""
-    tasks = list(dict.fromkeys(task for one in state.of_job.values() for task in one.results))
+    tasks = list(dict.fromkeys(task for one in status.of_job.values() for task in one.results))
     tasks = [task for task in tasks if task != "answers"]  # texts, which have no number worth a column
-    found = Table(title=title(state), title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(title=title(status), title_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in ("", "tokens", "status", *tasks):
-        found.add_column(name, justify="left" if name in ("", "status") else "right")
-    for name, job in state.jobs.items():
+        table.add_column(name, justify="left" if name in ("", "status") else "right")
+    for name, job in status.jobs.items():
         if job.kind in ("base", "teacher", "cell"):
-            one = state.of_job[name]
+            one = status.of_job[name]
             numbers = [_number(one.numbers.get(task)) for task in tasks]
             tokens = f"{one.trained_tokens:,}" if one.trained_tokens else ""
-            found.add_row(name, tokens, status(one), *numbers, style=STYLES[one.status])
-    return found
+            table.add_row(name, tokens, stage(one), *numbers, style=STYLES[one.stage])
+    return table
 
 
-def status(one: JobStatus) -> str:
-    """As the table shows it."""
-    return f"{one.status} {one.share:.0%}" if one.status in ("training", "evaluating") and one.share else one.status
+def stage(one: JobStatus) -> str:
+    """A job's stage, and how much of it is done where that is known."""
+    return f"{one.stage} {one.share:.0%}" if one.stage in ("training", "evaluating") and one.share else one.stage
 
 
-def title(state: StudyStatus) -> str:
+def title(status: StudyStatus) -> str:
     """How many are done, and how long the others will take."""
-    shown = [job.name for job in state.jobs.values() if job.kind in ("base", "teacher", "cell")]
-    done = sum(state.done(name) for name in shown)
-    seconds = state.seconds_left() if done < len(shown) else 0
+    shown = [job.name for job in status.jobs.values() if job.kind in ("base", "teacher", "cell")]
+    done = sum(status.done(name) for name in shown)
+    seconds = status.seconds_left() if done < len(shown) else 0
     left = "" if done == len(shown) else ", time left unknown" if seconds is None else f", about {_time(seconds)} left"
-    failed = f", {len(state.failed)} failed" if state.failed else ""
-    return f"{state.layout.name}: {done} of {len(shown)} done{failed}{left}"
+    failed = f", {len(status.failed)} failed" if status.failed else ""
+    return f"{status.layout.name}: {done} of {len(shown)} done{failed}{left}"
 
 
 def _number(value: float | None) -> str:
@@ -58,27 +58,27 @@ def _time(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def showing(state: StudyStatus) -> Iterator[Callable[[str], None]]:
+def showing(status: StudyStatus) -> Iterator[Callable[[str], None]]:
     """Gives a function to call with the name of the job that is going on, as often as one likes."""
     if sys.stderr.isatty():
         before = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # log lines would tear the table
         try:
-            with Live(table(state), console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-                yield lambda name: live.update(table(state), refresh=True)
+            with Live(status_table(status), console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+                yield lambda name: live.update(status_table(status), refresh=True)
         finally:
             logging.set_verbosity(before)
         return
-    last, told = time.monotonic(), ""
+    last, ended = time.monotonic(), ""
 
     def show(name: str) -> None:
-        nonlocal last, told
-        one = state.of_job[name]
-        new = one.status in ("done", "failed") and told != name + one.status
+        nonlocal last, ended
+        one = status.of_job[name]
+        new = one.stage in ("done", "failed") and ended != name + one.stage
         if new or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last, told = time.monotonic(), name + one.status
+            last, ended = time.monotonic(), name + one.stage
             numbers = [f"{task} {_number(value)}" for task, value in one.numbers.items() if task != "answers"]
-            said = [f"{name}: {status(one)}", ", ".join(numbers), title(state)]
+            said = [f"{name}: {stage(one)}", ", ".join(numbers), title(status)]
             logging.info("%s", "; ".join(filter(None, said)))
 
     yield show

@@ -1,4 +1,4 @@
-"""How far a study is, from its files: `study.json`, and what the live table shows."""
+"""How far each job of a study is, read from the files that its commands have written; and `study.json`."""
 
 import dataclasses
 import json
@@ -18,16 +18,17 @@ START_SECONDS = 20  # of a command that loads a model, for the time left
 
 @dataclasses.dataclass
 class JobStatus:
-    """Of a base or a cell: its status, how much of it is done, and the first number of each result."""
+    """How far a job is; `trained_*`, `results` and `*_left` are of a base, a cell or the teacher."""
 
-    status: str  # missing, training, evaluating, done or failed; making, of what is no model
-    why: str = ""
+    stage: str = "missing"  # then making, or training and evaluating; in the end done or failed
+    why: str = ""  # it failed
+    share: float = 0.0  # of the training or evaluating that is going on; 0 where it is not known
     trained_tokens: int = 0
     loss_tokens: int = 0
     train_seconds: float = 0.0
-    share: float = 0.0  # of the work that is going on, training or evaluating; 0 where it is not known
     results: dict[str, Result] = dataclasses.field(default_factory=dict)
-    left: tuple[int, int] = (0, 0)  # tokens to train on, samples to evaluate
+    tokens_left: int = 0  # to train on
+    samples_left: int = 0  # to evaluate
 
     @property
     def numbers(self) -> dict[str, float | None]:
@@ -36,11 +37,11 @@ class JobStatus:
 
 
 class StudyStatus:
-    """What every job has come to; `look` reads again what a job has written."""
+    """How far every job is; `look` reads again what a job has written."""
 
-    def __init__(self, layout: Layout, todo: Iterable[Job]):
+    def __init__(self, layout: Layout, jobs: Iterable[Job]):
         self.layout = layout
-        self.jobs = {job.name: job for job in todo}
+        self.jobs = {job.name: job for job in jobs}
         self.failed: dict[str, str] = {}
         self.running: set[str] = set()
         self.of_job: dict[str, JobStatus] = {}
@@ -56,7 +57,15 @@ class StudyStatus:
         if name not in self._done and job.done():
             self._done.add(name)
             self.failed.pop(name, None)
-        self.of_job[name] = self._status_of(job)
+        if job.kind in ("fetch", "build", "judge"):
+            status = JobStatus("making" if name in self.running else "missing")
+        else:
+            status = self._of_model(job)
+        if self.done(name):
+            status.stage, status.share, status.tokens_left, status.samples_left = "done", 1.0, 0, 0
+        elif name in self.failed:
+            status.stage, status.why = "failed", self.failed[name]
+        self.of_job[name] = status
 
     def done(self, name: str) -> bool:
         """Whether the job was done when it was last looked at."""
@@ -71,40 +80,38 @@ class StudyStatus:
             needed.append(job.name.removeprefix("judge "))
         return "; ".join(f"{name} failed: {self.failed[name]}" for name in needed if name in self.failed)
 
-    def _status_of(self, job: Job) -> JobStatus:
-        status = JobStatus("missing")
-        if job.kind in ("fetch", "build", "judge"):
-            going_on = "making" if job.name in self.running else "missing"
-            status.status = "done" if self.done(job.name) else "failed" if job.name in self.failed else going_on
-            return status
+    def _of_model(self, job: Job) -> JobStatus:
+        """Of a base, a cell or the teacher, by its metrics and results and what of them is begun."""
+        status, cell = JobStatus(), self._cells.get(job.name)
+        if cell:
+            self._add_training(cell, status)
         tasks = ["style"] if job.kind == "teacher" else list(self.layout.evaluations)
+        asked, begun = 0, {}
         for task in tasks:
             result = done.result_of(self.layout, job.name, task)
             if result and done.task_done(self.layout, job.name, task):
                 status.results[task] = result
                 self._sizes[task] = result["n"]
-        cell = self._cells.get(job.name)
-        if cell:
-            self._training(cell, status)
-        rows = self._rows(job.name, tasks, status)
-        asked = rows + sum(result["n"] for result in status.results.values())
-        verdicts = {task: done.result_of(self.layout, job.name, task) for task in done.VERDICTS}
-        status.results |= {task: result for task, result in verdicts.items() if result}
-        if self.done(job.name):
-            status.status, status.share, status.left = "done", 1.0, (0, 0)
-        elif job.name in self.failed:
-            status.status, status.why = "failed", self.failed[job.name]
-        elif asked:
-            total = sum(self._sizes.get(task, 0) for task in tasks)
-            known = all(task in self._sizes for task in tasks)
-            status.status, status.share = "evaluating", asked / total if known and total else 0.0
+                asked += result["n"]
+            else:
+                begun[task] = self._rows_begun(job.name, task)
+                asked += begun[task]
+        status.samples_left = sum(max(self._sizes.get(task, 0) - rows, 0) for task, rows in begun.items())
+        if asked:
+            status.stage = "evaluating"
+            if all(task in self._sizes for task in tasks):
+                status.share = asked / sum(self._sizes[task] for task in tasks)
         elif job.name in self.running or status.trained_tokens:
-            status.status = "training" if cell else "evaluating"
-            if cell and cell.tokens:
-                status.share = min(1.0, status.trained_tokens / cell.tokens)
+            status.stage = "training" if cell else "evaluating"
+            status.share = min(1.0, status.trained_tokens / cell.tokens) if cell and cell.tokens else 0.0
+        if cell and not asked:
+            status.tokens_left = max(cell.tokens - status.trained_tokens, 0)
+        for task in done.VERDICTS:
+            if verdicts := done.result_of(self.layout, job.name, task):
+                status.results[task] = verdicts
         return status
 
-    def _training(self, cell: Cell, status: JobStatus) -> None:
+    def _add_training(self, cell: Cell, status: JobStatus) -> None:
         run = epath.Path(self.layout.run(cell))
         if not (run / "config.json").exists() or not (run / "metrics.jsonl").exists():
             return
@@ -119,20 +126,11 @@ class StudyStatus:
             status.loss_tokens += round(row["loss_tokens"])
             status.train_seconds += row["seconds"]
 
-    def _rows(self, name: str, tasks: Iterable[str], status: JobStatus) -> int:
-        """Samples of tasks that are not whole yet; notes what is left."""
+    def _rows_begun(self, name: str, task: str) -> int:
+        """Samples of a task that is not whole yet."""
         folder = epath.Path(self.layout.workdir) / "eval" / name
-        rows, left = 0, 0
-        for task in tasks:
-            if task in status.results:
-                continue
-            partials = list(folder.glob(f"{task}.*.partial")) if folder.exists() else []
-            here = max((path.read_bytes().count(b"\n") for path in partials), default=0)
-            rows, left = rows + here, left + max(self._sizes.get(task, 0) - here, 0)
-        cell = self._cells.get(name)
-        tokens = max(cell.tokens - status.trained_tokens, 0) if cell and not (rows or status.results) else 0
-        status.left = (tokens, left)
-        return rows
+        partials = folder.glob(f"{task}.*.partial") if folder.exists() else ()
+        return max((path.read_bytes().count(b"\n") for path in partials), default=0)
 
     def seconds_left(self) -> float | None:
         """By what training and evaluating took so far; None where nothing tells."""
@@ -140,18 +138,20 @@ class StudyStatus:
         trained = sum(one.trained_tokens for one in known)
         results = [result for one in known for result in one.results.values()]
         asked = sum(result["n"] for result in results)
-        tokens, samples = (sum(one.left[i] for one in known if one.status != "failed") for i in (0, 1))
+        tokens = sum(one.tokens_left for one in known if one.stage != "failed")
+        samples = sum(one.samples_left for one in known if one.stage != "failed")
         if (tokens and not trained) or (samples and not asked) or not self._sizes:
             return None
         if any(cell.tokens == ALL and not self.done(cell.name) for cell in self.layout.cells):
             return None
         seconds = tokens * sum(one.train_seconds for one in known) / trained if tokens else 0.0
         seconds += samples * sum(result["seconds"] for result in results) / asked if samples else 0.0
-        open_ = [self.jobs[name] for name, one in self.of_job.items() if one.status != "done"]
-        starts = sum(isinstance(command, list) for job in open_ for command in job.commands)
-        return seconds + START_SECONDS * starts
+        unfinished = [job for name, job in self.jobs.items() if not self.done(name)]
+        return seconds + START_SECONDS * sum(
+            isinstance(command, list) for job in unfinished for command in job.commands
+        )
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """What `study.json` holds."""
         layout, config = self.layout, self.layout.config
         cells = []
@@ -159,7 +159,7 @@ class StudyStatus:
             status = self.of_job[cell.name]
             about = {key: value for key, value in dataclasses.asdict(cell).items() if key != "asked"}
             about |= {"trained_tokens": status.trained_tokens, "loss_tokens": status.loss_tokens}
-            cells.append(about | {"status": status.status, "why": status.why})
+            cells.append(about | {"status": status.stage, "why": status.why})
         teacher = next((job.name for job in self.jobs.values() if job.kind == "teacher"), None)
         return {
             "name": layout.name,
@@ -169,10 +169,8 @@ class StudyStatus:
                 for name, base in layout.bases.items()
             ],
             "teacher": teacher,
-            "data": [
-                _about_data(name, layout.config.builds[name]) for name in _used(cell.data for cell in layout.cells)
-            ],
-            "schedules": {name: config.schedules[name].to_dict() for name in _used(c.schedule for c in layout.cells)},
+            "data": [_about_data(name, config.builds[name]) for name in _unique(cell.data for cell in layout.cells)],
+            "schedules": {name: config.schedules[name].to_dict() for name in _unique(c.schedule for c in layout.cells)},
             "train": config.train.to_dict(),
             "cells": cells,
             "evaluations": [{"task": task, "settings": keys, "why": ""} for task, keys in layout.evaluations.items()],
@@ -186,20 +184,16 @@ class StudyStatus:
           ValueError: the folder holds a study of another scale or name.
         """
         path = epath.Path(self.layout.workdir) / "study.json"
-        text = json.dumps(self.told(), indent=1) + "\n"
+        text = json.dumps(self.as_json(), indent=1) + "\n"
         before = path.read_text() if path.exists() else ""
-        if before:
-            for key, now in (("name", self.layout.name), ("scale", self.layout.scale)):
-                there = json.loads(before).get(key)
-                if there != now:
-                    raise ValueError(
-                        f"{path}: is of a study whose {key} is {there!r}, not {now!r}; use a new --workdir"
-                    )
+        for key, now in (("name", self.layout.name), ("scale", self.layout.scale)) if before else ():
+            if (old := json.loads(before).get(key)) != now:
+                raise ValueError(f"{path}: is of a study whose {key} is {old!r}, not {now!r}; use a new --workdir")
         if text != before:
             write_text(path, text)
 
 
-def _used(names: Iterable[str]) -> list[str]:
+def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 

@@ -1,6 +1,8 @@
 """A study from its config to its report."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
@@ -11,107 +13,126 @@ from rich.console import Console
 from imitation_jax.core.files import cache_dir
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.studies import launchers, live_table, local_runner
-from imitation_jax.studies.jobs import study_jobs
+from imitation_jax.studies.jobs import Job, study_jobs
 from imitation_jax.studies.layout import Layout, lay_out
+from imitation_jax.studies.session import Session, Stopped, exclusive, failure, shell_line, start, stop_signal
 from imitation_jax.studies.status import StudyStatus
 
-LAUNCHERS = ("here", "slurm", "tpu")
 WIDTH = 200  # of the table where no terminal has one
 
 
 def plan(config: ConfigDict, workdir: str, scale: float) -> str:
     """The cells, what is left out, and the commands."""
-    found = lay_out(config, workdir, scale)
-    lines = [f"{len(found.cells)} cells, {sum(cell.tokens for cell in found.cells):,} tokens of training in all"]
-    lines += [f"left out: {what}: {why}" for what, why in found.left_out.items()]
-    for job in study_jobs(found, _here(found)):
-        lines += ["", f"# {job.name}{' (done)' if job.done() else ''}", *map(launchers.line, job.commands)]
+    layout = lay_out(config, workdir, scale)
+    lines = [f"{len(layout.cells)} cells, {sum(cell.tokens for cell in layout.cells):,} tokens of training in all"]
+    lines += [f"left out: {what}: {why}" for what, why in layout.left_out.items()]
+    for job in study_jobs(layout, _here(layout)):
+        lines += ["", f"# {job.name}{' (done)' if job.done() else ''}", *map(shell_line, job.commands)]
     return "\n".join(lines)
 
 
 def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool:
     """Does what is missing, and writes the report.
 
+    Args:
+      launcher: where bases and cells run: one of `launchers.names()`, or `launchers.HERE`.
+
     Returns:
       True when all of it is there, False when SIGTERM or Ctrl-C ended it.
 
     Raises:
-      ValueError: a config, or a workdir of another study; one line.
+      ValueError: a config, a launcher, or a workdir of another study; one line.
       OSError: jobs failed; the others are done, and the report is written.
     """
-    found = lay_out(config, workdir, scale)
-    if launcher == "tpu":
-        if "://" not in found.workdir:
-            raise ValueError(f"--launcher=tpu: --workdir={workdir} must be in a bucket, which the slices can see")
-        launchers.refuse_local(found)
-    here = _here(found)
-    with local_runner.alone(here) as lock:
-        state = StudyStatus(found, study_jobs(found, here))
-        for what, why in found.left_out.items():
+    layout = lay_out(config, workdir, scale)
+    if launcher != launchers.HERE:
+        launchers.load(launcher).check(layout)
+    here = _here(layout)
+    with exclusive(here) as lock:
+        status = StudyStatus(layout, study_jobs(layout, here))
+        for what, why in layout.left_out.items():
             logging.info("left out: %s: %s", what, why)
-        state.write()
-        todo = list(state.jobs.values())
+        status.write()
         try:
-            with live_table.showing(state) as shown:
-
-                def show(name: str) -> None:
-                    shown(name)
-                    _tidy(state, name)
-
-                if launcher == "here":
-                    local_runner.run(state, todo, here, lock, show)
-                else:
-                    far = [job for job in todo if job.kind in ("base", "cell")]
-                    near = [job for job in todo if job.kind in ("fetch", "build")]
-                    local_runner.run(state, near, here, lock, show)
-                    launchers.run(state, far, here, lock, show, launcher)
-                    local_runner.run(state, [job for job in todo if job.kind in ("teacher", "judge")], here, lock, show)
-        except local_runner.Stopped:
-            state.write()
+            with _session(status, here, lock) as session:
+                _do(session, launcher)
+        except Stopped:
+            status.write()
             logging.info("stopped; the same command goes on from here")
             return False
-        for name in state.jobs:  # a kill may have come before
-            _tidy(state, name)
-        state.write()
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(live_table.table(state))
-        _report(found, here, lock)
-    if state.failed:
-        name, why = next(iter(state.failed.items()))
-        raise OSError(f"{len(state.failed)} of {len(todo)} jobs failed, the first one {name}: {why}")
+        for name in status.jobs:  # a kill may have come before
+            _tidy(status, name)
+        status.write()
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(live_table.status_table(status))
+        _report(layout, here, lock)
+    if status.failed:
+        name, why = next(iter(status.failed.items()))
+        raise OSError(f"{len(status.failed)} of {len(status.jobs)} jobs failed, the first one {name}: {why}")
     return True
 
 
-def _report(found: Layout, here: Path, lock: int) -> None:
+@contextlib.contextmanager
+def _session(status: StudyStatus, here: Path, lock: int) -> Iterator[Session]:
+    with live_table.showing(status) as shown, stop_signal() as stopped:
+
+        def show(name: str) -> None:
+            shown(name)
+            _tidy(status, name)
+
+        yield Session(status, here, lock, show, stopped)
+
+
+def _do(session: Session, launcher: str) -> None:
+    """All jobs; with a launcher those that compute go there, between what they need and what needs them."""
+    status = session.status
+
+    def of_kinds(*kinds: str) -> list[Job]:
+        return [job for job in status.jobs.values() if job.kind in kinds]
+
+    if launcher == launchers.HERE:
+        local_runner.run(session, list(status.jobs.values()))
+        return
+    local_runner.run(session, of_kinds("fetch", "build"))
+    able = []
+    for job in of_kinds("base", "cell"):
+        if why := status.blocked(job):
+            session.fail(job, why)
+        elif not status.done(job.name):
+            able.append(job)
+    launchers.load(launcher).run(session, able)
+    local_runner.run(session, of_kinds("teacher", "judge"))
+
+
+def _report(layout: Layout, here: Path, lock: int) -> None:
     """Made anew where something that it shows is newer."""
-    page = epath.Path(found.workdir) / "report" / "index.html"
-    shown = [epath.Path(found.workdir) / "study.json", *epath.Path(found.workdir).glob("eval/*/*.json")]
+    workdir = epath.Path(layout.workdir)
+    page = workdir / "report" / "index.html"
+    shown = [workdir / "study.json", *workdir.glob("eval/*/*.json")]
     if page.exists() and page.stat().mtime >= max(path.stat().mtime for path in shown):
         logging.info("nothing is missing; report: %s", page)
         return
-    command = ["PYTHON", "-m", "imitation_jax.report", f"--workdir={found.workdir}"]
     log = here / "logs" / "report.log"
-    log.parent.mkdir(exist_ok=True)
-    with open(log, "wb") as output:
-        code = local_runner.start(command, output, lock).wait()
-    if code:
-        raise OSError(f"the report failed: {local_runner.last_words(log, code)}")
+    log.unlink(missing_ok=True)
+    command = ["PYTHON", "-m", "imitation_jax.report", f"--workdir={layout.workdir}"]
+    if code := start(command, log, lock).wait():
+        raise OSError(f"the report failed: {failure(log, code)}")
     logging.info("report: %s", page)
 
 
-def _tidy(state: StudyStatus, name: str) -> None:
+def _tidy(status: StudyStatus, name: str) -> None:
     """Takes away what `config.keep` does not keep of a finished cell's checkpoints."""
-    cell = next((cell for cell in state.layout.cells if cell.name == name), None)
-    keep = state.layout.config.keep
-    if not cell or not state.done(name) or keep == "all":
+    cell = next((cell for cell in status.layout.cells if cell.name == name), None)
+    keep = status.layout.config.keep
+    if not cell or not status.done(name) or keep == "all":
         return
-    folder = epath.Path(state.layout.run(cell)) / "checkpoints"
+    folder = epath.Path(status.layout.run(cell)) / "checkpoints"
     for place in [folder] if keep == "nothing" else folder.glob("*/optimizer") if folder.exists() else []:
         if place.exists():
             place.rmtree()
 
 
-def _here(found: Layout) -> Path:
+def _here(layout: Layout) -> Path:
     """Where logs, locks and builds lie: the workdir, or for a bucket's a folder of the cache."""
-    if "://" in found.workdir:
-        return cache_dir() / "studies" / digest(found.workdir)
-    return Path(found.workdir)
+    if "://" in layout.workdir:
+        return cache_dir() / "studies" / digest(layout.workdir)
+    return Path(layout.workdir)

@@ -13,19 +13,21 @@ import pytest
 from loopback_slurm import wait_for
 
 from imitation_jax.studies import config as studies
-from imitation_jax.studies import launchers, local_runner
+from imitation_jax.studies import launchers
 from imitation_jax.studies.jobs import Job
+from imitation_jax.studies.launchers import slurm, tpu
 from imitation_jax.studies.layout import ROOT, lay_out
+from imitation_jax.studies.session import Session, exclusive, stop_signal
 from imitation_jax.studies.status import StudyStatus
 
 # A study in a process of its own, which can be killed.
 PROGRAM = """
 import pickle, sys
-from pathlib import Path
-from imitation_jax.studies import launchers, local_runner
+from imitation_jax.studies.launchers import tpu
+from imitation_jax.studies.session import Session, exclusive, stop_signal
 state, here = pickle.loads(sys.stdin.buffer.read())
-with local_runner.alone(here) as lock:
-    launchers.run(state, list(state.jobs.values()), here, lock, lambda name: None, "tpu")
+with exclusive(here) as lock, stop_signal() as stopped:
+    tpu.run(Session(state, here, lock, lambda name: None, stopped), list(state.jobs.values()))
 """
 
 
@@ -56,8 +58,9 @@ def make_state(tmp_path, monkeypatch):
 
 
 def hand_over(state: StudyStatus, here: Path, launcher: str) -> None:
-    with local_runner.alone(here) as lock:
-        launchers.run(state, list(state.jobs.values()), here, lock, lambda name: None, launcher)
+    with exclusive(here) as lock, stop_signal() as stopped:
+        missing = [job for job in state.jobs.values() if not state.done(job.name)]
+        launchers.load(launcher).run(Session(state, here, lock, lambda name: None, stopped), missing)
 
 
 @pytest.fixture
@@ -77,12 +80,12 @@ def test_cells_are_tasks_of_one_array(in_slurm, make_state, tmp_path):
     hand_over(state, here, "slurm")
     good, bad = state.jobs
     assert state.done(good) and state.failed == {bad: "what went wrong"}
-    assert json.loads((here / "jobs" / "slurm.json").read_text())["units"] == [good, bad]
+    assert json.loads((here / "jobs" / "slurm.json").read_text())["jobs"] == [good, bad]
     # Again: only what is missing.
     again = make_state({"good": "exit 1", "bad": "touch DONE"}, slurm="--ntasks=1")
     hand_over(again, here, "slurm")
     assert again.done(bad) and not again.failed
-    assert json.loads((here / "jobs" / "slurm.json").read_text())["units"] == [bad]
+    assert json.loads((here / "jobs" / "slurm.json").read_text())["jobs"] == [bad]
 
 
 @pytest.mark.slow
@@ -90,8 +93,8 @@ def test_a_killed_study_finds_its_array_again(in_slurm, make_state, tmp_path):
     here, starts = tmp_path / "study", tmp_path / "starts"
     script = f"echo start >>{starts}; until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
-    with local_runner.alone(here):
-        launchers._submit(state, list(state.jobs.values()), here)  # and then it is killed
+    with exclusive(here) as lock:
+        slurm._submit(Session(state, here, lock, lambda name: None), list(state.jobs.values()))  # and then it is killed
     (tmp_path / "go").touch()
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
     hand_over(state, here, "slurm")
@@ -133,7 +136,7 @@ def told_slurm(tmp_path, monkeypatch):
 @pytest.fixture
 def warnings(monkeypatch):
     said = []
-    monkeypatch.setattr(launchers.logging, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(slurm.logging, "warning", lambda text, *values: said.append(text % values))
     return said
 
 
@@ -162,8 +165,8 @@ def test_a_kill_before_sbatch_has_answered_loses_no_array(told_slurm, make_state
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(launchers, "_slurm", killed)
-        launchers._submit(state, list(state.jobs.values()), tmp_path / "study")
+        patch.setattr(slurm, "_slurm", killed)
+        slurm._submit(Session(state, tmp_path / "study", 0, lambda name: None), list(state.jobs.values()))
     submitted = told_slurm("echo 7; echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
     assert all(map(state.done, state.jobs)) and not submitted.exists()
@@ -205,7 +208,7 @@ def test_each_cell_has_a_slice_of_its_own_and_gives_it_back(cloud, make_state, t
     assert state.done(good), logs
     assert list(state.failed) == [bad] and state.failed[bad].startswith("exit 1; see "), logs
     created = asked_of(cloud, "create")
-    assert {launchers.slice_name(state.layout.workdir, name) for name in state.jobs} == {line[4] for line in created}
+    assert {tpu.slice_name(state.layout.workdir, name) for name in state.jobs} == {line[4] for line in created}
     assert all("--spot" in line for line in created)
     assert {path.stem for path in cloud.folder.glob("*.json")} == {"host_environment"}  # all given back
 
@@ -238,7 +241,7 @@ def is_free(path: Path) -> bool:
 def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, make_state, tmp_path):
     here, script = tmp_path / "study", f"until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script})
-    names = [launchers.slice_name(state.layout.workdir, name) for name in state.jobs]
+    names = [tpu.slice_name(state.layout.workdir, name) for name in state.jobs]
     notes = [Path(cloud.env["IMITATION_CACHE"]) / "tpu" / f"{name}.run" for name in names]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     study = subprocess.Popen(
@@ -270,7 +273,7 @@ def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, ma
 def test_names_of_slices(papers_grid):
     found = lay_out(papers_grid, "w", 1)
     names = [*found.bases, *(cell.name for cell in found.cells)]
-    slices = [launchers.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
+    slices = [tpu.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
     assert len(names) >= 39 and len(set(slices)) == len(slices)
     assert all(re.fullmatch("[a-z]([a-z0-9-]*[a-z0-9])?", name) and len(name) <= 40 for name in slices)
 
@@ -280,22 +283,25 @@ def test_names_of_slices(papers_grid):
 )
 def test_a_model_that_slices_cannot_load_is_refused(make_state, model):
     state = make_state({"one": "", "two": ""})
-    state.layout.config.bases.tiny.model = model
+    state.layout.workdir, state.layout.config.bases.tiny.model = "gs://bucket/study", model
     with pytest.raises(ValueError, match=re.escape(f"--launcher=tpu: config.bases.tiny.model={model} must be")):
-        launchers.refuse_local(state.layout)
+        tpu.check(state.layout)
 
 
 def test_public_data_that_slices_cannot_see_is_refused(make_state):
     state = make_state({"one": "", "two": ""})
-    launchers.refuse_local(state.layout)
+    with pytest.raises(ValueError, match="--launcher=tpu: --workdir=.*/study must be in a bucket"):
+        tpu.check(state.layout)
+    state.layout.workdir = "gs://bucket/study"
+    tpu.check(state.layout)
     state.layout.config.public = "gs://bucket/public"
-    launchers.refuse_local(state.layout)
+    tpu.check(state.layout)
     state.layout.evaluations["facts"]["data"] = "/data/quiz.jsonl"
     with pytest.raises(ValueError, match="--launcher=tpu: /data/quiz.jsonl is on this machine alone"):
-        launchers.refuse_local(state.layout)
+        tpu.check(state.layout)
     state.layout.config.public = "/data"
     with pytest.raises(ValueError, match="--launcher=tpu: config.public=/data must be in a bucket"):
-        launchers.refuse_local(state.layout)
+        tpu.check(state.layout)
 
 
 def test_a_base_without_a_slice_is_told_before_any_is_asked_for(cloud, make_state, tmp_path):

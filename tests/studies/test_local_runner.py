@@ -1,4 +1,4 @@
-"""Jobs as processes: failures are told and the others go on, and nothing outlives a study that is killed."""
+"""Jobs as processes: failures are said and the others go on, and nothing outlives a study that is killed."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ import pytest
 from imitation_jax.studies import local_runner
 from imitation_jax.studies.jobs import Job
 from imitation_jax.studies.layout import lay_out
+from imitation_jax.studies.session import Session, Stopped, exclusive, stop_signal
 from imitation_jax.studies.status import StudyStatus
 
 # A study whose only command notes its start, and on SIGTERM takes a second to end, as one that checkpoints.
@@ -19,12 +20,12 @@ SLOW = "trap 'sleep 1; echo ended >>NOTES; exit 75' TERM; echo started >>NOTES; 
 PROGRAM = """
 import sys
 from pathlib import Path
-from imitation_jax.studies import local_runner
+from imitation_jax.studies.session import exclusive, start
 here, shell = Path(sys.argv[1]), sys.argv[2]
-with local_runner.alone(here) as lock:
+with exclusive(here) as lock:
     print("alone", flush=True)
     if shell:
-        local_runner.start(["bash", "-c", shell], sys.stdout, lock).wait()
+        start(["bash", "-c", shell], here / "log", lock).wait()
 """
 
 
@@ -46,8 +47,8 @@ def state(make_config, tmp_path):
 
 def run(state: StudyStatus, here: Path) -> list[str]:
     shown = []
-    with local_runner.alone(here) as lock:
-        local_runner.run(state, list(state.jobs.values()), here, lock, shown.append)
+    with exclusive(here) as lock, stop_signal() as stopped:
+        local_runner.run(Session(state, here, lock, shown.append, stopped), list(state.jobs.values()))
     return shown
 
 
@@ -60,7 +61,7 @@ def test_a_failed_job_is_told_and_the_others_go_on(state, tmp_path):
     ]
     found = state(*jobs)
     assert "second" in run(found, tmp_path)
-    assert found.failed["first"] == "what went wrong" and found.of_job["first"].status == "failed"
+    assert found.failed["first"] == "what went wrong" and found.of_job["first"].stage == "failed"
     assert found.done("second") and "second" not in found.failed
     assert found.failed["third"].startswith("its commands ended, but not all results are there; see ")
     assert found.failed["killed"].startswith("exit -9; see ")
@@ -90,8 +91,8 @@ def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
         if notes.exists() and not signalled:
             signalled.append(os.kill(me, signal.SIGTERM))
 
-    with local_runner.alone(tmp_path) as lock, pytest.raises(local_runner.Stopped):
-        local_runner.run(found, list(found.jobs.values()), tmp_path, lock, show)
+    with exclusive(tmp_path) as lock, stop_signal() as stopped, pytest.raises(Stopped):
+        local_runner.run(Session(found, tmp_path, lock, show, stopped), list(found.jobs.values()))
     assert notes.read_text().split() == ["started", "ended"]
 
 
@@ -120,8 +121,8 @@ def test_a_killed_study_takes_its_command_with_it_and_the_next_waits(tmp_path):
 
 
 def test_two_studies_in_one_folder(tmp_path):
-    with local_runner.alone(tmp_path):
-        with pytest.raises(ValueError, match="another study is at work there"), local_runner.alone(tmp_path):
+    with exclusive(tmp_path):
+        with pytest.raises(ValueError, match="another study is at work there"), exclusive(tmp_path):
             pass
-    with local_runner.alone(tmp_path):
+    with exclusive(tmp_path):
         pass

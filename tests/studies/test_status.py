@@ -48,7 +48,7 @@ def checkpoint(look, committed="at noon") -> dict:
 
 def test_nothing_is_there_yet(look):
     state = look()
-    assert {one.status for one in state.of_job.values()} == {"missing"} and state.seconds_left() is None
+    assert {one.stage for one in state.of_job.values()} == {"missing"} and state.seconds_left() is None
 
 
 def test_a_base_is_done_when_its_results_have_the_studys_settings(look, write_result):
@@ -65,15 +65,15 @@ def test_a_base_is_done_when_its_results_have_the_studys_settings(look, write_re
 def test_a_cell_is_trained_then_evaluated_then_done(look, write_result):
     train(look)
     one = look().of_job[CELL]
-    assert (one.status, one.trained_tokens, one.loss_tokens, one.share) == ("training", 1800, 600, 0.18)
+    assert (one.stage, one.trained_tokens, one.loss_tokens, one.share) == ("training", 1800, 600, 0.18)
     write_result(look.workdir, "tiny", "facts", {"data": "quiz.jsonl", "limit": 100, "model": "hf:tiny"}, n=10)
     (look.workdir / "eval" / CELL).mkdir()
     (look.workdir / "eval" / CELL / "facts.samples.jsonl.0123.partial").write_text("{}\n" * 4)
     one = look().of_job[CELL]
-    assert (one.status, one.share) == ("evaluating", 0.4)
+    assert (one.stage, one.share) == ("evaluating", 0.4)
     write_result(look.workdir, CELL, "facts", checkpoint(look))
     state = look()
-    assert state.done(CELL) and state.of_job[CELL].status == "done"
+    assert state.done(CELL) and state.of_job[CELL].stage == "done"
 
 
 def test_results_of_other_weights_or_settings_are_not_the_cells(look, write_result):
