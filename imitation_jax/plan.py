@@ -45,7 +45,7 @@ def main() -> int:
     from imitation_jax.parallel.start import start
     from imitation_jax.planning import plan_tables, sizes
     from imitation_jax.planning.plan import plan
-    from imitation_jax.planning.target import make_setting
+    from imitation_jax.planning.target import make_target
 
     topology.plan_only()
     options = {
@@ -56,12 +56,12 @@ def main() -> int:
     if ALL.value:
         plans = sizes.plan_all(sizes.size_configs(Path("configs")), cache_dir(), **options)
         print(json.dumps(plans, indent=1) if JSON.value else plan_tables.markdown(plans))
-        return 0 if all(found["fits"] for found in plans) else 1
-    setting = make_setting(CONFIG.value, TOPOLOGY.value)  # first: it may say how many devices the host has
+        return 0 if all(each["fits"] for each in plans) else 1
+    target = make_target(CONFIG.value, TOPOLOGY.value)  # first: it may say how many devices the host has
     start(cache_dir())
-    found = plan(setting, cache_dir(), **options)
-    print(json.dumps(found, indent=1) if JSON.value else plan_tables.text(found))
-    return 0 if found["fits"] else 1
+    made = plan(target, cache_dir(), **options)
+    print(json.dumps(made, indent=1) if JSON.value else plan_tables.text(made))
+    return 0 if made["fits"] else 1
 
 
 if __name__ == "__main__":

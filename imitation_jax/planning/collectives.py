@@ -51,13 +51,13 @@ class Module:
         self._computations: dict[str, dict[str, _Instruction]] = {}
         entry = current = ""
         for line in text.splitlines():
-            if found := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-                current = found[2]
+            if match := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+                current = match[2]
                 self._computations[current] = {}
-                entry = current if found[1] else entry
-            elif current and (found := re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)", line)):
-                operands = tuple(re.findall(r"%([\w.\-]+)", _inside(found[5])))
-                made = _Instruction(found[2], found[4], found[3], operands, line, bool(found[1]))
+                entry = current if match[1] else entry
+            elif current and (match := re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)", line)):
+                operands = tuple(re.findall(r"%([\w.\-]+)", _inside(match[5])))
+                made = _Instruction(match[2], match[4], match[3], operands, line, bool(match[1]))
                 self._computations[current][made.name] = made
         self._turns: dict[str, int] = defaultdict(int)
         if entry:
@@ -88,8 +88,8 @@ class Module:
 
     def _trips(self, name: str, loop: _Instruction) -> int:
         """How often a loop turns: as XLA notes it, else (limit - start) / step of the counter; 1 where data say it."""
-        if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text):
-            return int(found[1])
+        if match := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text):
+            return int(match[1])
         condition = self._computations[re.search(r"condition=%?([\w.\-]+)", loop.text)[1]]
         body = self._computations[re.search(r"body=%?([\w.\-]+)", loop.text)[1]]
         root = next(each for each in condition.values() if each.root)
@@ -121,8 +121,8 @@ class Module:
             return self._resolve(computation, computation[made.operands[number]], given)
 
         if made.opcode == "constant":
-            found = re.search(r"constant\((-?\d+)\)", made.text)
-            return int(found[1]) if found else None
+            match = re.search(r"constant\((-?\d+)\)", made.text)
+            return int(match[1]) if match else None
         if made.opcode == "parameter" and given:
             return given[int(re.search(r"parameter\((\d+)\)", made.text)[1])]
         if made.opcode == "get-tuple-element" and computation[made.operands[0]].opcode == "parameter":
@@ -147,16 +147,16 @@ class Module:
 
 def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
     """The collectives of a program for a mesh with axes of these sizes, in the order in which devices are numbered."""
-    found = []
+    listed = []
     for made, within, turns in module.instructions():
         kind = made.opcode.removesuffix("-start")
         if across := _between_slices(made):
             kind, size = across
             sent = _sent(kind, _bytes(made.result.rpartition(", u32")[0]), size)
-            found.append(Collective(kind, next(iter(mesh)), sent * turns, turns))
+            listed.append(Collective(kind, next(iter(mesh)), sent * turns, turns))
         if kind not in KINDS or across:
             continue
-        # A fused collective is told of where it starts, where it goes on beside computation, and where it ends.
+        # A fused collective stands where it starts, where it goes on beside computation, and where it ends.
         if re.search(r'"async_collective_fusion_config":\{"flag_start":"\d', made.text):
             continue
         groups = _groups(made.text, math.prod(mesh.values()))
@@ -169,26 +169,26 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
         if kind == "reduce-scatter":
             whole *= size  # its result is a part
         sent = _sent(kind, whole, size) * turns
-        found.append(Collective(kind, _axes(groups, mesh), sent, turns))
-    return found
+        listed.append(Collective(kind, _axes(groups, mesh), sent, turns))
+    return listed
 
 
 def pallas_calls(module: Module) -> dict[str, int]:
     """How many calls of Pallas kernels the module has, by what they are called in the program; loops count once."""
-    found: dict[str, int] = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     for made, *_ in module.instructions():
         if made.opcode == "custom-call" and f'custom_call_target="{PALLAS}"' in made.text:
             source = re.search(r'op_name="(?:[^"]*/)?([^"/]+)"', made.text)
-            found[source[1] if source else made.name] += 1
-    return dict(found)
+            counts[source[1] if source else made.name] += 1
+    return dict(counts)
 
 
 def _between_slices(made: _Instruction) -> tuple[str, int] | None:
     """What goes over the data-centre network, which the hosts do, and between how many slices."""
-    found = re.search(r'_xla_megascale_transfer_type="(\w+)"', made.text)
-    if made.opcode != "send" or not found:
+    match = re.search(r'_xla_megascale_transfer_type="(\w+)"', made.text)
+    if made.opcode != "send" or not match:
         return None
-    kind = found[1].lower().replace("_", "-")
+    kind = match[1].lower().replace("_", "-")
     numbers = re.search(r'_xla_megascale_target="\{([^}]*)\}', made.text)[1]
     ends = [[int(end) for end in part.split(":")] for part in numbers.split(",")]
     return (kind if kind in KINDS else "collective-permute"), sum(end[-1] - end[0] + 1 for end in ends)
@@ -228,17 +228,17 @@ def _bytes(result: str, halves: bool = False) -> float:
 
 def _groups(text: str, devices: int) -> np.ndarray:
     """(groups, size) of device numbers that talk to each other."""
-    if found := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
-        pairs = [tuple(map(int, pair.split(","))) for pair in re.findall(r"\{(\d+,\d+)\}", found[1])]
+    if match := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
+        pairs = [tuple(map(int, pair.split(","))) for pair in re.findall(r"\{(\d+,\d+)\}", match[1])]
         return np.array([pair for pair in pairs if pair[0] != pair[1]] or [[0]])
-    if found := re.search(r"replica_groups=\{(\{.*?\})\}", text):
-        return np.array([[int(one) for one in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])])
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
-        return _iota(found[3]).reshape(int(found[1]), int(found[2]))
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?)\)(?= \{))? \{([^}]*)\}", text):
-        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", found[1])}
-        ids = np.arange(math.prod(sizes.values())) if not found[2] else _ids(found[2])
-        return _of_axes(ids, sizes, found[3])
+    if match := re.search(r"replica_groups=\{(\{.*?\})\}", text):
+        return np.array([[int(one) for one in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", match[1])])
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
+        return _iota(match[3]).reshape(int(match[1]), int(match[2]))
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?)\)(?= \{))? \{([^}]*)\}", text):
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+        ids = np.arange(math.prod(sizes.values())) if not match[2] else _ids(match[2])
+        return _of_axes(ids, sizes, match[3])
     return np.arange(devices)[None]
 
 

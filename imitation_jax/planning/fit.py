@@ -11,46 +11,46 @@ from ml_collections import ConfigDict
 from imitation_jax.inference.memory import GIB
 from imitation_jax.planning import store
 from imitation_jax.planning.programs import TooLarge
-from imitation_jax.planning.target import Setting, make_setting
+from imitation_jax.planning.target import Target, make_target
 
 LEAST_CHUNK = 64
 LARGER = 3  # slices that are tried, each twice the one before
 
 
 class Change(NamedTuple):
-    """Flags to add, and the setting that they make."""
+    """Flags to add, and the target that they make."""
 
     flags: list[str]
     config: ConfigDict
     topology: str
 
 
-def proposals(setting: Setting, found: dict[str, Any], steps: int, cache_dir: Path) -> list[dict[str, Any]]:
+def proposals(target: Target, programs: dict[str, Any], steps: int, cache_dir: Path) -> list[dict[str, Any]]:
     """The first change that fits on the same slice, and the first larger slice that fits without any.
 
     Args:
-      found: the setting's programs, as `plan` says them; where one does not fit.
+      programs: the target's programs, as `plan` says them; where one does not fit.
       steps: of the run.
 
     Returns:
       {"flags", "hbm_gib", "limit_gib"} of each.
     """
-    failed = [name for name, program in found.items() if not program["fits"]]
+    failed = [name for name, program in programs.items() if not program["fits"]]
     proposed = []
     if failed == ["train"]:
-        held = found["train"]["memory_gib"]
-        if held["parameters"] + held["optimizer"] < store.limit_gib(setting.mesh):  # else only more chips help
-            proposed += _first(_same_slice(setting), failed, steps, cache_dir)
-    return proposed + _first(_larger_slices(setting), failed, steps, cache_dir)
+        held = programs["train"]["memory_gib"]
+        if held["parameters"] + held["optimizer"] < store.limit_gib(target.mesh):  # else only more chips help
+            proposed += _first(_same_slice(target), failed, steps, cache_dir)
+    return proposed + _first(_larger_slices(target), failed, steps, cache_dir)
 
 
 def _first(changes: Iterator[Change], failed: list[str], steps: int, cache_dir: Path) -> list[dict[str, Any]]:
     for change in changes:
         flags = " ".join(change.flags)
         try:
-            setting = make_setting(change.config, change.topology)
-            limit = store.limit_gib(setting.mesh)
-            compiled = [store.compile_once(setting.lower(name, steps, limit), cache_dir) for name in failed]
+            target = make_target(change.config, change.topology)
+            limit = store.limit_gib(target.mesh)
+            compiled = [store.compile_once(target.lower(name, steps, limit), cache_dir) for name in failed]
         except (ValueError, RuntimeError, TooLarge) as error:  # does not divide, a compiler's failure, far too large
             logging.info("%s: %s", flags, error)
             continue
@@ -62,16 +62,16 @@ def _first(changes: Iterator[Change], failed: list[str], steps: int, cache_dir: 
     return []
 
 
-def _same_slice(setting: Setting) -> Iterator[Change]:
+def _same_slice(target: Target) -> Iterator[Change]:
     """Changes upon changes: what costs little and alters no number first, a smaller batch last."""
-    config, mesh = setting.config, setting.mesh.shape
+    config, mesh = target.config, target.mesh.shape
     changed: dict[str, object] = {}
 
     def change(**keys: object) -> Change:
         changed.update(keys)
         made = config.copy_and_resolve_references()
         made.update(changed)
-        return Change([f"--config.{key}={value}" for key, value in changed.items()], made, setting.topology)
+        return Change([f"--config.{key}={value}" for key, value in changed.items()], made, target.topology)
 
     if config.loss_chunk > LEAST_CHUNK:
         yield change(loss_chunk=LEAST_CHUNK)
@@ -97,13 +97,13 @@ def _doubled(value: int, most: int) -> Iterator[int]:
         yield value
 
 
-def _larger_slices(setting: Setting) -> Iterator[Change]:
+def _larger_slices(target: Target) -> Iterator[Change]:
     """The same kind, its smallest dimension doubled, as Cloud TPU slices grow."""
-    found = re.fullmatch(r"((?:\d+\*)?\w+):(\d+(?:x\d+)+)", setting.topology)
-    if not found:
+    match = re.fullmatch(r"((?:\d+\*)?\w+):(\d+(?:x\d+)+)", target.topology)
+    if not match:
         return
-    sizes = sorted(int(size) for size in found[2].split("x"))
+    sizes = sorted(int(size) for size in match[2].split("x"))
     for _ in range(LARGER):
         sizes = sorted([2 * sizes[0], *sizes[1:]])
-        topology = f"{found[1]}:{'x'.join(map(str, sizes))}"
-        yield Change([f"--topology={topology}"], setting.config, topology)
+        topology = f"{match[1]}:{'x'.join(map(str, sizes))}"
+        yield Change([f"--topology={topology}"], target.config, topology)

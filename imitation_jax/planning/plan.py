@@ -16,13 +16,13 @@ from imitation_jax.planning.collectives import Collective, Module, collectives, 
 from imitation_jax.planning.length import Length, run_length
 from imitation_jax.planning.programs import PROGRAMS, Lowered
 from imitation_jax.planning.roofline import Work, forward_work, roofline, train_work
-from imitation_jax.planning.target import Setting
+from imitation_jax.planning.target import Target
 
 Plan = dict[str, Any]
 
 
 def plan(
-    setting: Setting, cache_dir: Path, names: Sequence[str] = PROGRAMS, save: bool = False, price: float | None = None
+    target: Target, cache_dir: Path, names: Sequence[str] = PROGRAMS, save: bool = False, price: float | None = None
 ) -> Plan:
     """Compiles the programs and says what came of it, as JSON has it.
 
@@ -38,39 +38,39 @@ def plan(
     """
     if unknown := [name for name in names if name not in PROGRAMS]:
         raise ValueError(f"--programs: {unknown[0]!r} is none of {', '.join(PROGRAMS)}")
-    length = run_length(setting.config, cache_dir)
-    limit = store.limit_gib(setting.mesh)
-    found = {name: _program(setting, name, length, limit, cache_dir, save) for name in names}
-    most = max(program["hbm_gib"] for program in found.values())
-    fits = all(program["fits"] for program in found.values())
-    chips = len(setting.devices) // (setting.chip.devices if setting.chip else 1)
+    length = run_length(target.config, cache_dir)
+    limit = store.limit_gib(target.mesh)
+    compiled = {name: _program(target, name, length, limit, cache_dir, save) for name in names}
+    most = max(program["hbm_gib"] for program in compiled.values())
+    fits = all(program["fits"] for program in compiled.values())
+    chips = len(target.devices) // (target.chip.devices if target.chip else 1)
     return {
-        "config": setting.config.model.preset,
-        "topology": setting.topology,
+        "config": target.config.model.preset,
+        "topology": target.topology,
         "chips": chips,
-        "mesh": {axis: size for axis, size in setting.mesh.shape.items() if size > 1},
+        "mesh": {axis: size for axis, size in target.mesh.shape.items() if size > 1},
         "fits": fits,
         "hbm_gib": most,
         "limit_gib": limit,
         "spare_gib": limit - most,
-        "programs": found,
-        "proposals": [] if fits else fit.proposals(setting, found, length.steps, cache_dir),
-        "run": _run(setting, length, found["train"].get("roofline"), chips, price) if "train" in names else None,
+        "programs": compiled,
+        "proposals": [] if fits else fit.proposals(target, compiled, length.steps, cache_dir),
+        "run": _run(target, length, compiled["train"].get("roofline"), chips, price) if "train" in names else None,
     }
 
 
-def _program(setting: Setting, name: str, length: Length, limit: float, cache_dir: Path, save: bool) -> Plan:
+def _program(target: Target, name: str, length: Length, limit: float, cache_dir: Path, save: bool) -> Plan:
     try:
-        lowered = setting.lower(name, length.steps, limit)
+        lowered = target.lower(name, length.steps, limit)
     except programs.TooLarge as error:
         return {"fits": False, "hbm_gib": error.gib, "memory_gib": error.holds}
     compiled = store.compile_once(lowered, cache_dir, save and name == "train")
     gib = compiled.peak / GIB
     logging.info(
-        "%s, %s: %.2f of %.2f GiB, compiled in %.0f s", setting.config.model.preset, name, gib, limit, compiled.seconds
+        "%s, %s: %.2f of %.2f GiB, compiled in %.0f s", target.config.model.preset, name, gib, limit, compiled.seconds
     )
     rest = max(0, compiled.peak - sum(lowered.holds.values()))
-    found: Plan = {
+    facts: Plan = {
         "fits": compiled.fits,
         "hbm_gib": gib,
         "memory_gib": {what: size / GIB for what, size in (lowered.holds | {"activations": rest}).items()},
@@ -83,22 +83,22 @@ def _program(setting: Setting, name: str, length: Length, limit: float, cache_di
     if compiled.fits:
         module = Module(compiled.module)
         sent = collectives(module, dict(lowered.mesh.shape))
-        found["pallas_calls"] = pallas_calls(module)
-        found["collectives"] = _by_axes(sent)
-        if setting.chip:
-            bound = roofline(_work(setting, name, lowered), sent, lowered.mesh, setting.chip)
-            found["roofline"] = dataclasses.asdict(bound)
-            found["tokens_per_second"] = lowered.positions / bound.seconds
-    return found
+        facts["pallas_calls"] = pallas_calls(module)
+        facts["collectives"] = _by_axes(sent)
+        if target.chip:
+            bound = roofline(_work(target, name, lowered), sent, lowered.mesh, target.chip)
+            facts["roofline"] = dataclasses.asdict(bound)
+            facts["tokens_per_second"] = lowered.positions / bound.seconds
+    return facts
 
 
-def _work(setting: Setting, name: str, lowered: Lowered) -> Work:
-    model, mesh = setting.model_config, dict(lowered.mesh.shape)
+def _work(target: Target, name: str, lowered: Lowered) -> Work:
+    model, mesh = target.model_config, dict(lowered.mesh.shape)
     if name == "train":
-        dtype = compute_dtype(setting.config.dtype, setting.devices[0].platform)
-        return train_work(setting.config, model, mesh, jnp.dtype(dtype).itemsize)
+        dtype = compute_dtype(target.config.dtype, target.devices[0].platform)
+        return train_work(target.config, model, mesh, jnp.dtype(dtype).itemsize)
     # Of a text that is read or written from its beginning, a position sees half on average.
-    seen = setting.longest // 2
+    seen = target.longest // 2
     return forward_work(model, lowered.positions, seen, mesh, programs.EVALUATE_DTYPE, lowered.holds["cache"] // 2)
 
 
@@ -114,14 +114,14 @@ def _by_axes(sent: list[Collective]) -> list[Plan]:
     return sorted(lines, key=lambda line: -line["gib"])
 
 
-def _run(setting: Setting, length: Length, bound: dict | None, chips: int, price: float | None) -> Plan:
+def _run(target: Target, length: Length, bound: dict | None, chips: int, price: float | None) -> Plan:
     """The configured run, at the bound."""
-    tokens = setting.config.batch_size * setting.config.data.seq_len
+    tokens = target.config.batch_size * target.config.data.seq_len
     run: Plan = {"steps": length.steps, "steps_from": length.source, "tokens_per_step": tokens}
     if bound is None:
         return run
     hours = length.steps * bound["seconds"] / 3600
-    price = setting.chip.dollars if price is None else price
+    price = target.chip.dollars if price is None else price
     return run | {
         "step_seconds": bound["seconds"],
         "tokens_per_second": tokens / bound["seconds"],

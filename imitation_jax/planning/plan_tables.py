@@ -55,9 +55,9 @@ def markdown(plans: list[Plan]) -> str:
         if "error" in plan:
             lines.append((plan["config"], plan["topology"], plan["error"], *("",) * 4, "no", *("",) * 6))
             continue
-        found = plan["programs"]
+        programs = plan["programs"]
         mesh = " x ".join(f"{axis}={size}" for axis, size in plan["mesh"].items())
-        sizes = [f"{found[name]['hbm_gib']:.2f}" if name in found else "" for name in PROGRAMS]
+        sizes = [f"{programs[name]['hbm_gib']:.2f}" if name in programs else "" for name in PROGRAMS]
         lines.append(
             (plan["config"], plan["topology"], mesh, *sizes, f"{plan['limit_gib']:.2f}", _yes(plan["fits"]))
             + _run_cells(plan["run"] or {})

@@ -15,7 +15,7 @@ from imitation_jax.core.progress import progress
 from imitation_jax.parallel import topology
 from imitation_jax.parallel.start import start
 from imitation_jax.planning.plan import plan
-from imitation_jax.planning.target import make_setting
+from imitation_jax.planning.target import make_target
 
 
 def size_configs(folder: Path) -> dict[str, ConfigDict]:
@@ -24,14 +24,14 @@ def size_configs(folder: Path) -> dict[str, ConfigDict]:
     Raises:
       FileNotFoundError: there is none.
     """
-    found = {}
+    configs = {}
     for path in sorted(folder.glob("*.py")):
         config = runpy.run_path(str(path))["get_config"]()
         if "plan" in config and config.plan.topology:
-            found[path.stem] = config
-    if not found:
+            configs[path.stem] = config
+    if not configs:
         raise FileNotFoundError(f"{folder}/*.py: no config names a slice in plan.topology; start in the repository")
-    return found
+    return configs
 
 
 def plan_all(configs: dict[str, ConfigDict], cache_dir: Path, **options: Any) -> list[dict[str, Any]]:
@@ -60,6 +60,6 @@ def _plans(configs: dict[str, ConfigDict], cache_dir: Path, options: dict[str, A
 def _one(config: dict[str, Any], cache_dir: Path, options: dict[str, Any]) -> dict[str, Any]:
     logging.set_verbosity(logging.INFO)
     topology.plan_only()
-    setting = make_setting(ConfigDict(config))
+    target = make_target(ConfigDict(config))
     start(cache_dir)
-    return plan(setting, cache_dir, **options)
+    return plan(target, cache_dir, **options)

@@ -1,4 +1,4 @@
-"""A config on a slice: what is planned."""
+"""What is planned: a training config on a slice of TPUs or another machine."""
 
 import dataclasses
 from types import ModuleType
@@ -19,7 +19,7 @@ from imitation_jax.training.initial import check_length
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Target:
     """A config with what it names, on a slice."""
 
     config: ConfigDict
@@ -52,7 +52,7 @@ class Setting:
         return min(self.config.data.seq_len, self.model_config.max_position_embeddings)
 
 
-def make_setting(config: ConfigDict, topology: str = "") -> Setting:
+def make_target(config: ConfigDict, topology: str = "") -> Target:
     """What is to be planned, checked.
 
     Args:
@@ -69,4 +69,4 @@ def make_setting(config: ConfigDict, topology: str = "") -> Setting:
     devices = topology_devices(topology)
     mesh = make_mesh(config.mesh, devices)
     check_step(config, mesh)
-    return Setting(config, family, model_config, topology, devices, mesh)
+    return Target(config, family, model_config, topology, devices, mesh)

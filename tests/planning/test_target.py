@@ -1,4 +1,4 @@
-"""Settings that cannot be planned: one line each, before anything is compiled."""
+"""Targets that cannot be planned: one line each, before anything is compiled."""
 
 import runpy
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from imitation_jax.evaluation.config import of_model
 from imitation_jax.planning import programs
 from imitation_jax.planning.length import run_length
-from imitation_jax.planning.target import make_setting
+from imitation_jax.planning.target import make_target
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,14 +39,14 @@ def load(name: str, **keys):
 )
 def test_a_mistake_is_one_line(config, topology, message):
     with pytest.raises(ValueError) as caught:
-        make_setting(load("smollm2_135m", **config), topology)
+        make_target(load("smollm2_135m", **config), topology)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_mesh_that_divides_no_parameter_is_one_line():
-    setting = make_setting(load("smollm2_135m", mesh="tensor=4,fsdp=1"), "cpu:4")
+    target = make_target(load("smollm2_135m", mesh="tensor=4,fsdp=1"), "cpu:4")
     with pytest.raises(ValueError, match="does not divide parameter 'layers/.*'.* choose a smaller tensor"):
-        setting.lower("train", 10, 16.0)
+        target.lower("train", 10, 16.0)
 
 
 @pytest.mark.parametrize(
