@@ -1,5 +1,6 @@
-"""What of a study is done: whether a result that is there is one with the study's settings, of the present weights and
-answers, as read from what the commands have written. Nothing else has to be kept, wherever they ran.
+"""What of a study is done: is each result there, of the study's settings and the present weights and answers?
+
+Read from what the commands have written; nothing else is kept, wherever they ran.
 """
 
 import functools
@@ -9,11 +10,13 @@ import runpy
 
 from etils import epath
 
-from imitation_jax.core.fingerprint import digest, flat
+from imitation_jax.core.fingerprint import Keys, digest, flat
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation.benchmark_rows import read_rows
-from imitation_jax.evaluation.results import Result, read_result, samples_path
-from imitation_jax.evaluation.runner import NOT_SETTINGS
+from imitation_jax.evaluation.config import settings_keys
+from imitation_jax.evaluation.results import Result, is_current, read_result, samples_path
+from imitation_jax.evaluation.task import Needs
+from imitation_jax.evaluation.tasks import all_tasks
 from imitation_jax.models.load import identify
 from imitation_jax.studies.layout import ROOT, Layout, from_root
 
@@ -21,41 +24,42 @@ VERDICTS = ("judge", "tone")
 
 
 def evaluated(layout: Layout, name: str) -> bool:
-    """Whether all results of the study are there, see `task_done`."""
+    """Whether all results of the study are current, see `task_done`."""
     return all(task_done(layout, name, task) for task in layout.evaluations)
 
 
 def task_done(layout: Layout, name: str, task: str) -> bool:
-    """Whether that result is there, with the settings of the study, of the model's present weights and answers."""
+    """Whether a model's result has the settings of the study and is of the model's present weights and answers."""
     result = result_of(layout, name, task)
     if result is None:
         return False
-    settings, own = result["settings"], dict(layout.evaluations[task])
-    if task == "style":
-        own["answers"] = answers_of(layout, name)
-        if not _of_answers(layout, name, task, own["answers"]):
+    settings = defaults(layout)[task] | layout.evaluations[task]
+    module = all_tasks()[settings["task"]]
+    if module.NEEDS is Needs.ANSWERS:
+        settings["answers"] = answers_of(layout, name)
+        if not _of_answers(layout, name, task, settings["answers"]):
             return False
     else:
-        own["model"] = _models(layout)[name]
-        if weights := weights_of(own["model"]):
-            own["weights"] = weights
+        settings["model"] = _models(layout)[name]
+        if weights := weights_of(settings["model"]):
+            settings["weights"] = weights
         if result.get("contamination", {}).get("dataset") != trained_on(layout):
             return False
-    others = {key: value for key, value in defaults(layout)[task].items() if key in settings}
-    return all(settings.get(key) == value for key, value in (others | own).items())
+    return is_current(result, settings_keys(module), settings, whole=False)
 
 
 def judged(layout: Layout, name: str) -> bool:
-    """The same of the judge's verdicts and of what it says of the tone."""
-    config, answers = layout.config.judge, answers_of(layout, name)
+    """Whether the judge's verdicts, and its word on the tone, are by the study's flags and of the present answers."""
+    answers = answers_of(layout, name)
     for task in VERDICTS:
-        settings = dict(flat((result_of(layout, name, task) or {"settings": {}})["settings"]))
-        wanted = {key: value for key, value in flat(config.flags.to_dict()) if key in settings}
-        if "model" not in settings or any(settings[key] != value for key, value in wanted.items()):
+        result = result_of(layout, name, task)
+        if result is None or "model" not in result["settings"] or not _of_answers(layout, name, task, answers):
             return False
-        if not _of_answers(layout, name, task, answers):
+        noted = dict(flat(result["settings"]))
+        wanted = {key: value for key, value in flat(layout.config.judge.flags.to_dict()) if key in noted}
+        if not is_current(result, Keys(), wanted, whole=False):
             return False
-    return _of_answers(layout, name, VERDICTS[0], config.reference, "gold")
+    return _of_answers(layout, name, VERDICTS[0], layout.config.judge.reference, "gold")
 
 
 def _models(layout: Layout) -> dict[str, str]:
@@ -89,8 +93,10 @@ def ceiling(layout: Layout) -> str:
 
 
 def _of_answers(layout: Layout, name: str, task: str, answers: str, key: str = "prediction") -> bool:
-    """Whether what a result's samples hold under `key` are the answers in that file as it is now; times would not tell,
-    as a result is kept where answers come out the same."""
+    """Whether what a result's samples hold under `key` are the answers in that file as it is now.
+
+    Times would not say it, as a result is kept where answers come out the same.
+    """
     samples = samples_path(layout.workdir, name, task, task)
     try:
         present = {row["output"] for row in answer_files.read_answers(from_root(answers))}
@@ -101,18 +107,14 @@ def _of_answers(layout: Layout, name: str, task: str, answers: str, key: str = "
 
 
 @functools.cache
-def _defaults_of(file: str, told: str) -> dict[str, dict]:
+def _defaults_of(file: str, changes: str) -> dict[str, dict]:
     path, *variant = file.split(":", 1)
     config = runpy.run_path(str(ROOT / path))["get_config"](*variant)
     try:
-        config.update(json.loads(told))
+        config.update(json.loads(changes))
     except (KeyError, TypeError) as error:
         raise ValueError(f"config.evaluate_keys: {' '.join(str(error).split())}") from None
-    changing = {*NOT_SETTINGS, "answers"}
-    return {
-        name: {key: value for key, value in task.to_dict().items() if key not in changing}
-        for name, task in config.tasks.items()
-    }
+    return {name: task.to_dict() for name, task in config.tasks.items()}
 
 
 def defaults(layout: Layout) -> dict[str, dict]:
@@ -121,12 +123,12 @@ def defaults(layout: Layout) -> dict[str, dict]:
     Raises:
       ValueError: the study names a task or a key that the batch has not.
     """
-    found = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
-    if unknown := sorted(layout.evaluations.keys() - found.keys()):
+    by_task = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
+    if unknown := sorted(layout.evaluations.keys() - by_task.keys()):
         raise ValueError(f"config.evaluations.{unknown[0]}: {layout.config.evaluate} has no such task")
-    return found
+    return by_task
 
 
 def result_of(layout: Layout, name: str, task: str) -> Result | None:
-    """The result file, where it is there."""
+    """A model's result file, or None."""
     return read_result(epath.Path(layout.workdir) / "eval" / name / f"{task}.json")

@@ -35,7 +35,8 @@ def write_result():
         path = Path(workdir) / "eval" / name / f"{task}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         metrics = {"accuracy": {"value": 0.25, "stderr": 0.1, "n": n}}
-        result = {"task": task, "model": name, "role": "", "n": n, "metrics": metrics, "settings": settings}
+        result = {"task": task, "model": name, "role": "", "n": n, "metrics": metrics}
+        result["settings"] = {"task": task} | settings
         result |= {"contamination": {"dataset": f"{workdir}/data/talk"}}
         path.write_text(json.dumps(result | {"seconds": seconds, "tokens": 50}))
 

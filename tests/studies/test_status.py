@@ -89,8 +89,9 @@ def test_results_of_other_weights_or_settings_are_not_the_cells(look, write_resu
     look.config.evaluate_keys.compute_dtype = "bfloat16"
     write_result(look.workdir, CELL, "facts", settings | {"compute_dtype": "float32"})
     assert not look().done(CELL)
-    write_result(look.workdir, CELL, "facts", settings | {"compute_dtype": "bfloat16"})
-    assert look().done(CELL)
+    write_result(look.workdir, CELL, "facts", settings | {"compute_dtype": "bfloat16", "mesh": "data=8"})
+    look.config.evaluate_keys.memory_gib = 2.0
+    assert look().done(CELL)  # where it was computed changes no number
     del look.config.evaluations.facts["limit"]
     assert not look().done(CELL)
 
@@ -134,7 +135,8 @@ def test_questions_looked_for_in_other_training_data_are_looked_for_again(look, 
 def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
     (tmp_path / "batch.py").write_text(
         "from ml_collections import ConfigDict\n"
-        "def get_config(variant):\n    return ConfigDict({'only': '', 'tasks': {variant: {'limit': 0}}})\n"
+        "def get_config(variant):\n"
+        "    return ConfigDict({'only': '', 'tasks': {variant: {'task': 'facts', 'limit': 0}}})\n"
     )
     look.config.evaluate = f"{tmp_path}/batch.py:facts"
     assert look().jobs
