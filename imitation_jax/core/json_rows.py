@@ -1,18 +1,21 @@
 """The rows of a JSON Lines file or a JSON list, gzipped or not, on disk or in a bucket, in bounded memory.
 
-Damage stays local: a row that cannot be read (cut JSON, bytes that are not UTF-8, more than `max_bytes`) comes out as
-a `Rejected` with its place and reason, and reading goes on behind it. A file that ends too early gives every whole row
-and one `Rejected` for the rest.
+A row that cannot be used comes out as a `Rejected` with its place and reason, or with `strict` ends the reading with
+that as the error. Lines are read whatever is wrong with others. A list is read up to where it is no JSON: what stands
+behind is one `Rejected`. A file that ends too early gives every whole row and one `Rejected` for the rest.
 """
 
+import codecs
+import contextlib
 import dataclasses
 import gzip
-import itertools
+import io
 import json
 import re
+import sys
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from etils import epath
 
@@ -21,13 +24,14 @@ CHUNK = 2**20
 MAX_REJECTED_CHARS = 50_000
 UTF8_BOM = b"\xef\xbb\xbf"
 MAX_DEPTH = 200  # of lists and objects in each other; what writes or sends a row recurses
-TRAILING = "data after the end of the list"
 
-QUOTE, COMMA, OPENS, CLOSES = b'"'[0], b","[0], b"[{", b"]}"
-STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-STRUCTURE = re.compile(rb'[^"\[\]{},]*+')
-OPENING = re.compile(rb'\s*+\{\s*+"[^"\\]{0,200}"\s*+:')
-NOT_INSIDE = rb"(?<![:\[])(?<![:\[] )"
+SPACE = re.compile(r"[ \t\n\r]*")
+MARKS = re.compile(r'\\.|["\[\]{},]', re.DOTALL)
+LONE = re.compile("[\ud800-\udfff]")  # in a decoded text: a byte that is not UTF-8
+LITERAL = 10  # characters: a value that the text ends in may be cut so near its end, the longest being -Infinity
+CUT = "the list is cut off or damaged here"
+NOT_UTF8 = "bytes that are not UTF-8"
+TRAILING = "data after the end of the list"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Rejected:
         return json.dumps(head | {"reason": self.reason, "row": row, **cut}) + "\n"
 
 
+Row = tuple[str, dict | Rejected]
+
+
 def line(row: dict) -> str:
     """`row` as one line of a JSON Lines file, readable where UTF-8 can hold it (a lone surrogate stays escaped)."""
     text = json.dumps(row, ensure_ascii=False)
@@ -65,255 +72,243 @@ def line(row: dict) -> str:
     return text + "\n"
 
 
-def read(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
+def read(path: str, max_bytes: int = MAX_BYTES, strict: bool = False) -> Iterator[Row]:
     """Yields (where, object or Rejected) for each row of the file, in order; blank lines are no rows.
 
-    A file that begins with `[` is a JSON list unless it is named .jsonl; its rows are named `file[index]`. Where a row
-    of a list is so damaged that its end cannot be told, reading goes on at what begins as the rows before it did.
+    A file that begins with `[` is a JSON list unless it is named .jsonl; its rows are named `file[index]`.
 
     Args:
       path: a local path or a bucket's, .gz or not.
       max_bytes: a longer row is set aside without being held in memory.
+      strict: what would be set aside is an error.
 
     Raises:
       OSError: the file cannot be opened or read.
+      ValueError: `strict` and a row that cannot be used, naming it.
     """
-    name = str(path)
-    with epath.Path(name).open("rb") as opened:
-        file = _File(name, opened)
-        head = file.more()
-        if head.lstrip().startswith(b"[") and not name.removesuffix(".gz").endswith(".jsonl"):
-            yield from _list_rows(file, bytearray(head.lstrip()[1:]), max_bytes, whole=True)
+    with _open(path) as file:
+        if file.peek().lstrip().startswith(b"[") and not str(path).removesuffix(".gz").endswith(".jsonl"):
+            text = _Text(file)
+            text.go_to_next()
+            text.at += 1
+            yield from _checked(_list_rows(str(path), text, max_bytes, whole=True), strict)
         else:
-            yield from _line_rows(file, head, max_bytes, _parse)
+            yield from _checked(_line_rows(str(path), file, max_bytes, _parse), strict)
 
 
-def read_lines(path: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, str | Rejected]]:
+def read_lines(path: str, max_bytes: int = MAX_BYTES, strict: bool = False) -> Iterator[tuple[str, str | Rejected]]:
     """As `read`, for a text file: yields (where, line or Rejected) for each line that is not blank, stripped."""
-    with epath.Path(path).open("rb") as opened:
-        file = _File(str(path), opened)
-        yield from _line_rows(file, file.more(), max_bytes, _decode)
+    with _open(path) as file:
+        yield from _checked(_line_rows(str(path), file, max_bytes, _decode), strict)
 
 
-def read_inside(path: str, key: str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict | Rejected]]:
+def read_inside(path: str, key: str, max_bytes: int = MAX_BYTES) -> Iterator[Row]:
     """As `read`, for a file that is one object and its rows the list under `key`.
 
     The first it yields is (path, what of the object stands before the list), {} if that cannot be read.
     """
-    name, begin = str(path), re.compile(rb'"%b"\s*:\s*\[' % re.escape(key.encode()))
-    with epath.Path(name).open("rb") as opened:
-        file = _File(name, opened)
-        head = bytearray()
+    name, begin = str(path), re.compile(rf'"{re.escape(key)}"\s*:\s*\[')
+    with _open(path) as file:
+        text = _Text(file)
         # A quote inside of a text is escaped: what looks like the key is one.
-        while not (found := begin.search(head)) and len(head) <= max_bytes and (more := file.more()):
-            head += more
-        if not found:
-            yield name, Rejected(name, None, file.damage or f"no list under '{key}'", *_text(head, len(head)))
+        while not (match := begin.search(text.text)) and len(text.text) <= max_bytes and text.more(max_bytes):
+            pass
+        if not match:
+            yield name, _rejected(name, file.raw.damage or f"no list under '{key}'", [text.text])
             return
-        before = _parse(name, bytes(head[: found.end()]) + b"]}")
+        text.at = match.end()
+        before = _parse(name, text.text[: text.at] + "]}")
         yield name, {} if isinstance(before, Rejected) else before
-        yield from _list_rows(file, head[found.end() :], max_bytes, whole=False)
+        yield from _list_rows(name, text, max_bytes, whole=False)
 
 
-class _File:
-    """Chunks of a file, unpacked where it is .gz; `damage` says what ended them too early."""
+class _Unpacked(io.RawIOBase):
+    """A file's bytes, unpacked where it is .gz; `damage` says what ended them too early."""
 
-    def __init__(self, name: str, opened: BinaryIO):
-        self.name, self.damage = name, ""
+    def __init__(self, name: str, opened: io.IOBase):
+        self.damage = ""
         # read1 hands over what could be unpacked before the damage; read would throw it away.
         self._read = gzip.GzipFile(fileobj=opened).read1 if name.endswith(".gz") else opened.read
-        self._begun = False
 
-    def more(self) -> bytes:
-        """The next chunk; empty at the end."""
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
         try:
-            chunk = b"" if self.damage else self._read(CHUNK)
+            chunk = b"" if self.damage else self._read(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.damage, chunk = f"the file is cut off or damaged here: {error}", b""
-        begun, self._begun = self._begun, True
-        return chunk if begun else chunk.removeprefix(UTF8_BOM)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[io.BufferedReader]:
+    with epath.Path(path).expanduser().open("rb") as opened:
+        file = io.BufferedReader(_Unpacked(str(path), opened), 2**18)
+        if file.peek().startswith(UTF8_BOM):
+            file.read(len(UTF8_BOM))
+        yield file
+
+
+def _checked(rows: Iterator[tuple[str, Any]], strict: bool) -> Iterator[tuple[str, Any]]:
+    for where, row in rows:
+        if strict and isinstance(row, Rejected):
+            raise ValueError(f"{where}: {row.reason}")
+        yield where, row
 
 
 def _line_rows(
-    file: _File, chunk: bytes, max_bytes: int, parse: Callable[[str, bytes], Any]
+    name: str, file: io.BufferedReader, max_bytes: int, parse: Callable[[str, str], Any]
 ) -> Iterator[tuple[str, Any]]:
-    head, size, line = bytearray(), 0, 1
+    number, piece = 0, b"\n"
+    while piece:
+        number += 1
+        where = f"{name}:{number}"
+        piece = file.readline(max_bytes + 1)
+        text, further = piece.removesuffix(b"\n").decode("utf-8", "surrogateescape"), 0
+        is_long = len(piece.removesuffix(b"\n")) > max_bytes
+        while piece and not piece.endswith(b"\n"):
+            piece = file.readline(CHUNK)
+            further += len(piece.removesuffix(b"\n"))
+        if is_long:
+            item = _rejected(where, f"row of more than {max_bytes:,} bytes", [text], further)
+        else:
+            item = parse(where, text) if text.strip() else None
+        damage = "" if piece else file.raw.damage
+        if item is not None and not (damage and isinstance(item, Rejected)):
+            yield where, item
+            where, text, further = f"{where} and on", "", 0
+        if damage:
+            yield where, _rejected(where, damage, [text], further)
+
+
+class _Text:
+    """A file as text of which some is held, `text` from `at` on; bytes that are not UTF-8 are lone surrogates in it."""
+
+    def __init__(self, file: io.BufferedReader):
+        self.file, self.text, self.at = file, "", 0
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+
+    def more(self, most: int) -> bool:
+        """Reads on, up to as much again as is held but not far over `most`; False at the end of the file."""
+        held = self.text[self.at :]
+        raw = self.file.read(max(CHUNK, min(len(held), most - len(held))))
+        self.text, self.at = held + self._decode(raw, final=not raw), 0
+        return bool(raw)
+
+    def go_to_next(self) -> str:
+        """Goes to the next character that is no white space and returns it; "" at the end."""
+        while True:
+            self.at = SPACE.match(self.text, self.at).end()
+            if self.at < len(self.text) or not self.more(0):
+                return self.text[self.at : self.at + 1]
+
+    def pieces(self) -> Iterator[str]:
+        """All that is left of the file."""
+        more = True
+        while more or self.at < len(self.text):
+            yield self.text[self.at :]
+            self.at = len(self.text)
+            more = self.more(0)
+
+    def pieces_of_value(self) -> Iterator[str]:
+        """The value that begins here, whose end is found by brackets and strings alone."""
+        depth, inside, more = 0, False, True
+        while more:
+            begin = last = self.at
+            for mark in MARKS.finditer(self.text, begin):
+                last, char = mark.end(), mark[0]
+                if char == '"':
+                    inside = not inside
+                elif inside or char[0] == "\\":
+                    continue
+                elif char in "[{":
+                    depth += 1
+                elif depth:
+                    depth -= char in "]}"
+                else:
+                    self.at = mark.start()
+                    yield self.text[begin : self.at]
+                    return
+            # The first half of an escape waits for the other one.
+            self.at = len(self.text) - (last < len(self.text) and self.text.endswith("\\"))
+            yield self.text[begin : self.at]
+            more = self.more(0)
+
+
+def _list_rows(name: str, text: _Text, max_bytes: int, whole: bool) -> Iterator[Row]:
+    """Rows of a list inside of which `text` stands. Behind it nothing may follow if it is the `whole` file."""
+    index, lost, mark = 0, "", text.go_to_next()
+    while mark != "]" and not lost:
+        where = f"{name}[{index}]"
+        item, lost = _next_row(where, text, max_bytes)
+        if item is not None:
+            yield where, item
+            index, mark = index + 1, text.go_to_next()
+            if mark == ",":
+                text.at += 1
+                mark = text.go_to_next()
+            elif mark != "]":
+                lost = "not JSON: Expecting ',' delimiter" if mark else CUT
+    if not lost:
+        text.at += 1
+        text.go_to_next()
+    where = f"{name}[{index}]"
+    last = _rejected(where, lost or TRAILING, text.pieces())
+    damage = text.file.raw.damage if lost in ("", CUT) else ""
+    if damage or lost or (whole and last.row):
+        yield where, dataclasses.replace(last, reason=damage or last.reason)
+
+
+def _next_row(where: str, text: _Text, max_bytes: int) -> tuple[dict | Rejected | None, str]:
+    """The row that begins at `text.at`, which moves behind it, or why the list cannot be read on."""
     while True:
-        *ended, rest = chunk.split(b"\n") if chunk else (b"", b"")
-        for piece in ended:
-            size += len(piece)
-            head += piece[: max_bytes + 1 - len(head)]
-            where = f"{file.name}:{line}"
-            if file.damage:
-                yield from _last(where, parse(where, bytes(head)), file.damage, head, size)
-            elif size > max_bytes:
-                yield where, _too_long(where, max_bytes, head, size)
-            elif head.strip():
-                yield where, parse(where, bytes(head))
-            head, size, line = bytearray(), 0, line + 1
-        if not chunk:
-            return
-        size += len(rest)
-        head += rest[: max_bytes + 1 - len(head)]
-        chunk = file.more()
+        try:
+            value, end = DECODER.raw_decode(text.text, text.at)
+            if isinstance(value, dict) or end < len(text.text):
+                row, text.at = text.text[text.at : end], end
+                return _row(where, value, row, max_bytes), ""
+        except json.JSONDecodeError as error:
+            if error.pos < len(text.text) - LITERAL and not error.msg.startswith("Unterminated string"):
+                return None, f"not JSON: {error.msg}; the list is not read on"
+        except (ValueError, RecursionError) as error:  # brackets and strings are as they should be
+            return _rejected(where, f"not readable JSON: {error}", text.pieces_of_value()), ""
+        if len(text.text) - text.at > max_bytes:
+            return _rejected(where, f"row of more than {max_bytes:,} bytes", text.pieces_of_value()), ""
+        if not text.more(max_bytes):
+            return None, CUT
 
 
-def _list_rows(file: _File, buffer: bytearray, max_bytes: int, whole: bool) -> Iterator[tuple[str, dict | Rejected]]:
-    """Rows of a list; `buffer` begins inside of it. Behind it nothing may stand if it is the `whole` file."""
-    openings, index = _Openings(), 0
-    while True:
-        where, scan = f"{file.name}[{index}]", _Scan()
-        index += 1
-        while (end := scan.end(buffer)) < 0 and len(buffer) <= max_bytes and (more := file.more()):
-            buffer += more
-        raw = bytes(buffer if end < 0 else buffer[:end])
-        item = _parse(where, raw) if len(raw) <= max_bytes else None
-        # A good row that the file ends with may have taken in those behind it.
-        if isinstance(item, dict) and (end >= 0 or openings.next(raw) < 0):
-            openings.learn(raw)
-        elif (begin := openings.next(raw, buffer)) >= 0:
-            # The row's end was damaged too: brackets and strings are no guide to it.
-            yield where, _parse(where, raw[:begin].rstrip().removesuffix(b","))
-            del buffer[:begin]
-            continue
-        size = len(raw)
-        while end < 0 and (more := file.more()):
-            size += len(more)
-            del buffer[: scan.at]
-            buffer += more
-            scan.at = 0
-            if (end := scan.end(buffer)) >= 0:
-                size -= len(buffer) - end
-        if end < 0:
-            yield from _last(where, item, file.damage or "the list is cut off here", raw, size)
-            return
-        if raw.strip():
-            yield where, _too_long(where, max_bytes, raw, size) if item is None else item
-        if buffer[end : end + 1] == b",":
-            del buffer[: end + 1]
-            continue
-        del buffer[:end]
-        where = f"{file.name}[{index}]"
-        while (begin := openings.next(buffer, buffer)) < 0 and len(buffer) <= max_bytes and (more := file.more()):
-            buffer += more
-        behind = bytes(buffer[1:] if begin < 0 else buffer[1:begin])
-        size = len(behind)
-        while begin < 0 and (more := file.more()):
-            size += len(more)
-        damaged = bool(raw.strip()) and not isinstance(item, dict)  # so that its end may stand there
-        if begin >= 0 or file.damage or ((whole or damaged) and behind.strip()):
-            reason = TRAILING if begin >= 0 else file.damage or TRAILING
-            yield where, Rejected(where, None, reason, *_text(behind, size))
-        if begin < 0:
-            return
-        del buffer[:begin]
-        index += 1
-
-
-class _Scan:
-    """Finds where a row of a list ends by brackets and strings; parses nothing."""
-
-    def __init__(self, at: int = 0):
-        self.at = at  # what stands before it was looked at
-        self._depth, self._in_string = 1, False
-
-    def end(self, buffer: bytearray) -> int:
-        """Where the row's "," or the list's end is, -1 if not in the buffer, which may grow behind `at`."""
-        at, depth, inside, size = self.at, self._depth, self._in_string, len(buffer)
-        while at < size:
-            at = (STRING if inside else STRUCTURE).match(buffer, at).end()
-            mark = buffer[at] if at < size else 0
-            if inside:
-                if mark != QUOTE:
-                    break  # not all of the text is here, or only the first half of an escape
-                inside = False
-            elif mark == QUOTE:
-                inside = True
-            elif mark in OPENS:
-                depth += 1
-            elif mark:
-                depth -= mark in CLOSES
-                if depth == 0 or (depth == 1 and mark == COMMA):
-                    self.at = at
-                    return at
-            at += mark > 0
-        self.at, self._depth, self._in_string = at, depth, inside
-        return -1
-
-
-class _Openings:
-    """How the rows of a list begin: bracket and first key, with the white space before it if that has line breaks."""
-
-    MOST = 8
-    TRIES = 1000
-
-    def __init__(self):
-        self._seen: dict[bytes, None] = {}
-        self._pattern = re.compile(b"(?!)")
-
-    def learn(self, row: bytes) -> None:
-        """Takes over how a good row begins."""
-        if found := OPENING.match(row):
-            self._add(found[0])
-
-    def next(self, damaged: bytes | bytearray, ahead: bytes | bytearray = b"") -> int:
-        """Where behind the beginning of `damaged` something begins as rows do, -1 if nowhere.
-
-        Args:
-          ahead: `damaged` and what follows; looked at where no good row came before and this one's beginning is lost.
-        """
-        own = OPENING.match(damaged)
-        if not self._seen and own:
-            self._add(own[0])
-        elif not self._seen:
-            self._guess(ahead)
-        found = self._pattern.search(damaged, own.end() if own else 0)
-        return found.start() if found else -1
-
-    def _guess(self, ahead: bytes | bytearray) -> None:
-        """Of all objects that can be read in `ahead`, one of each opening, the longest is a row."""
-        lengths: dict[bytes, int] = {}
-        for found in itertools.islice(OPENING.finditer(ahead), self.TRIES):
-            if found[0] not in lengths:
-                begin = found.end() - len(found[0].lstrip())
-                end = _Scan(begin).end(ahead)
-                if end >= 0 and isinstance(_parse("", bytes(ahead[begin:end])), dict):
-                    lengths[found[0]] = end - begin
-        if lengths:
-            self._add(max(lengths, key=lengths.get))
-
-    def _add(self, opening: bytes) -> None:
-        if opening in self._seen or len(self._seen) == self.MOST:
-            return
-        self._seen[opening] = None
-        # Without line breaks an object inside of a row may look like one; what follows a key or a bracket is none.
-        ways = (re.escape(o) if b"\n" in o else NOT_INSIDE + re.escape(o.lstrip()) for o in self._seen)
-        self._pattern = re.compile(b"|".join(ways))
-
-
-def _last(where: str, item: Any, damage: str, head: bytes, size: int) -> Iterator[tuple[str, Any]]:
-    """What the file ends with, whole or not, and that it ends too early."""
-    if isinstance(item, dict):
-        yield where, item
-        where, head, size = f"{where} and on", b"", 0
-    yield where, Rejected(where, None, damage, *_text(head, size))
-
-
-def _too_long(where: str, max_bytes: int, head: bytes, size: int) -> Rejected:
-    return Rejected(where, None, f"row of more than {max_bytes:,} bytes", *_text(head, size))
-
-
-def _text(head: bytes, size: int) -> tuple[str, int | None]:
-    """What of a row can be shown, and the row's whole size if that is not all."""
-    shown = head[:MAX_REJECTED_CHARS]
-    return shown.decode("utf-8", "backslashreplace"), None if len(shown) == size else size
-
-
-def _decode(where: str, raw: bytes) -> str | Rejected:
+def _parse(where: str, text: str) -> dict | Rejected:
     try:
-        return raw.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        return Rejected(where, None, "bytes that are not UTF-8", *_text(raw, len(raw)))
+        return _row(where, DECODER.decode(text), text)
+    except json.JSONDecodeError as error:
+        return _rejected(where, f"not JSON: {error.msg}", [text])
+    except (ValueError, RecursionError) as error:
+        return _rejected(where, f"not readable JSON: {error}", [text])
+
+
+def _decode(where: str, text: str) -> str | Rejected:
+    return text.strip() if _is_utf8(text) else _rejected(where, NOT_UTF8, [text])
+
+
+def _row(where: str, value: Any, text: str, max_bytes: int = sys.maxsize) -> dict | Rejected:
+    """`value` if it can be used, of which `text` is the JSON."""
+    if not _is_utf8(text):
+        return _rejected(where, NOT_UTF8, [text])
+    if len(text) > max_bytes or (not text.isascii() and len(text.encode()) > max_bytes):
+        return _rejected(where, f"row of more than {max_bytes:,} bytes", [text])
+    if not isinstance(value, dict):
+        return _rejected(where, "not a JSON object", [text])
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        return _rejected(where, f"nested more than {MAX_DEPTH} deep", [text])
+    return value
+
+
+def _depth(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict:
@@ -324,29 +319,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     return made
 
 
-def _parse(where: str, raw: bytes) -> dict | Rejected:
-    try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object)
-    except UnicodeDecodeError:
-        reason = "bytes that are not UTF-8"
-    except json.JSONDecodeError as error:
-        reason = f"not JSON: {error.msg}"
-    except (ValueError, RecursionError) as error:
-        reason = f"not readable JSON: {str(error).splitlines()[0]}"
-    else:
-        if isinstance(value, dict) and not (_brackets(raw) > MAX_DEPTH and _is_deep(value)):
-            return value
-        reason = f"nested more than {MAX_DEPTH} deep" if isinstance(value, dict) else "not a JSON object"
-    return Rejected(where, None, reason, *_text(raw, len(raw)))
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _brackets(raw: bytes) -> int:
-    return raw.count(b"[") + raw.count(b"{")
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not LONE.search(text)
 
 
-def _is_deep(value: dict) -> bool:
-    level: list = [value]
-    for _ in range(MAX_DEPTH):
-        inside = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
-        level = [child for child in inside if isinstance(child, dict | list)]
-    return bool(level)
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _rejected(where: str, reason: str, pieces: Iterable[str], further: int = 0) -> Rejected:
+    """With as much of the row's text as can be shown; `further` bytes of it are not in `pieces`."""
+    shown, size = "", further
+    for piece in pieces:
+        shown += piece[: MAX_REJECTED_CHARS - len(shown)]
+        size += len(_bytes(piece))
+    raw = _bytes(shown)[:MAX_REJECTED_CHARS]
+    return Rejected(where, None, reason, raw.decode("utf-8", "backslashreplace"), None if len(raw) == size else size)

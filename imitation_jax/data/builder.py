@@ -6,7 +6,9 @@ One feature, `dialogue`, holds the dialogue's JSON: it keeps keys that no schema
 import contextlib
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -79,13 +81,36 @@ def find(path: str) -> epath.Path | None:
     return found[0] if found else None
 
 
-def read(folder: str) -> Iterator[tuple[str, dict | Rejected]]:
+@contextlib.contextmanager
+def local(folder: epath.Path, split: str = "train", scratch: str | None = None) -> Iterator[epath.Path]:
+    """Gives the dataset's folder; a bucket's is copied for the time, as ArrayRecord opens local files only.
+
+    Args:
+      split: whose files are copied.
+      scratch: where to, else the temporary folder.
+    """
+    if "://" not in str(folder):
+        yield epath.Path(folder)
+        return
+    with tempfile.TemporaryDirectory(dir=scratch) as copy:
+        for file in folder.iterdir():
+            if "array_record" not in file.name or f"-{split}." in file.name:
+                file.copy(epath.Path(copy) / file.name)
+        yield epath.Path(copy)
+
+
+def examples(source) -> Iterator[tuple[int, Any]]:
+    """(index, example) of a tfds data source, in order."""
+    for begin in range(0, len(source), READ_AT_ONCE):
+        yield from enumerate(source.__getitems__(range(begin, min(begin + READ_AT_ONCE, len(source)))), begin)
+
+
+def read(folder: epath.Path, scratch: str | None = None) -> Iterator[tuple[str, dict | Rejected]]:
     """Yields (where, dialogue or Rejected) for the `train` split of a dataset that `build` wrote, in order."""
-    data = tfds.builder_from_directory(folder).as_data_source(split="train")
-    if "dialogue" not in data.dataset_info.features:
-        raise ValueError(f"{folder} is not a dialogue dataset: it has no feature `dialogue`; write it with prepare")
-    for begin in range(0, len(data), READ_AT_ONCE):
-        some = data.__getitems__(range(begin, min(begin + READ_AT_ONCE, len(data))))
-        for index, row in enumerate(some, begin):
+    with local(folder, scratch=scratch) as here:
+        data = tfds.builder_from_directory(here).as_data_source(split="train")
+        if "dialogue" not in data.dataset_info.features:
+            raise ValueError(f"{folder} is not a dialogue dataset: it has no feature `dialogue`; write it with prepare")
+        for index, row in examples(data):
             where = f"{folder}[{index}]"
             yield where, dialogues.accepted(where, json.loads(row["dialogue"]))

@@ -174,8 +174,9 @@ def test_damage_stays_where_it_is(tmp_path, kind, files):
         items = read(path)
         kept, out = checked(items, kind), whole_text(items)
         whole = untouched(places, touched)
-        # Damage to the first two rows leaves nothing that tells how rows begin.
-        for number in whole if whole & {0, 1} else ():
+        if name == "f.json":  # a list is read up to its damage
+            whole = {number for number in whole if places[number][1] <= min(touched)[0]}
+        for number in whole:
             # A message whose partner is damaged is part of no dialogue any more.
             alone = kind == "discord" and f"r{number}" in set_aside_whole(items)
             assert alone or set(expected[number]) <= set(kept), (kind, seed, number)

@@ -84,12 +84,38 @@ def test_bad_lines_are_set_aside_with_their_place(tmp_path):
     assert read[f"{path}:5"].row == '{"a": "\\xff"}'
 
 
-def test_a_bad_element_of_a_list_leaves_the_others(tmp_path):
+def test_an_element_of_a_list_that_cannot_be_used_leaves_the_others(tmp_path):
     path = tmp_path / "d.json"
-    path.write_bytes(b'\xef\xbb\xbf[{"a": 1}, {"a" 2}, {"a": "\xff"}, 5, {"a": 3}]  ')
+    path.write_bytes(b'\xef\xbb\xbf[{"a": 1}, {"a": 1, "a": 2}, {"a": "\xff"}, 5, {"a": 3}, 6]  ')
     read = list(json_rows.read(path))
-    assert [where for where, _ in read] == [f"{path}[{n}]" for n in range(5)]
-    assert [isinstance(item, dict) for _, item in read] == [True, False, False, False, True]
+    assert [where for where, _ in read] == [f"{path}[{n}]" for n in range(6)]
+    assert [isinstance(item, dict) for _, item in read] == [True, False, False, False, True, False]
+
+
+@pytest.mark.parametrize("bad", ['{"a" 2}', '{"a": 2', "{'a': 2}", '{"a": "2}', '{"a": 2} {"a": 3}', "]", "{]}"])
+def test_a_list_is_read_up_to_its_damage(chunk, tmp_path, bad):
+    path = tmp_path / "d.json"
+    rest = bad + ', {"a": 4, "é": "é"}, {"a": 5}]'
+    path.write_text('[{"a": 1}, ' + rest, encoding="utf-8")
+    *good, last = items(path)
+    assert good in ([{"a": 1}], [{"a": 1}, {"a": 2}])
+    assert rest.endswith(last.row) and '{"a": 4, "é": "é"}, {"a": 5}]' in last.row
+    assert last.reason.startswith(("not JSON: ", "the list is cut off or damaged", "data after the end"))
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json"])
+def test_strict_reading_ends_at_what_cannot_be_used(tmp_path, name):
+    path = tmp_path / name
+    path.write_text('{"a": 1}\n{"a": 2, "a": 3}\n' if name == "d.jsonl" else '[{"a": 1}, {"a": 2, "a": 3}]')
+    place = f"{path}:2" if name == "d.jsonl" else f"{path}[1]"
+    read = json_rows.read(path, strict=True)
+    assert next(read)[1] == {"a": 1}
+    with pytest.raises(ValueError, match="a key that stands twice") as error:
+        next(read)
+    assert str(error.value).startswith(place) and "\n" not in str(error.value)
+    (tmp_path / "t.txt").write_bytes(b"a\n\n\xff\n")
+    with pytest.raises(ValueError, match=r"t\.txt:3: bytes that are not UTF-8"):
+        list(json_rows.read_lines(tmp_path / "t.txt", strict=True))
 
 
 def test_a_row_that_is_nested_too_deep_is_set_aside(tmp_path):
@@ -111,9 +137,6 @@ def test_data_after_a_list_is_reported(tmp_path):
     behind = "data after the end of the list"
     path.write_text('[{"a": 1}]\n{"b": 2}')
     assert [getattr(item, "reason", item) for item in items(path)] == [{"a": 1}, behind]
-    # what begins as the rows did is read all the same
-    path.write_text('[{"a": 1}], {"a": 2}, {"a": 3}]')
-    assert [getattr(item, "reason", item) for item in items(path)] == [{"a": 1}, behind, {"a": 2}, {"a": 3}]
 
 
 @pytest.mark.parametrize("name", ["d.jsonl.gz", "d.json.gz"])

@@ -16,7 +16,6 @@ import itertools
 import json
 import multiprocessing
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,16 +113,7 @@ def read(path: str) -> Iterator[tuple[str, dict | Rejected]]:
 
 def _read(source: epath.Path, scratch: Path | None = None) -> Iterator[tuple[str, dict | Rejected]]:
     """See `read`; a bucket's tfds folder is copied into `scratch`, else the temporary folder, for the time."""
-    if not source.is_dir():
-        yield from dialogues.read(source)
-    elif "://" not in str(source):
-        yield from builder.read(source)
-    else:
-        # ArrayRecord opens local files only.
-        with tempfile.TemporaryDirectory(dir=scratch) as local:
-            for file in source.iterdir():
-                file.copy(epath.Path(local) / file.name)
-            yield from builder.read(local)
+    return builder.read(source, scratch) if source.is_dir() else dialogues.read(source)
 
 
 def _source(path: str) -> epath.Path:
