@@ -29,7 +29,7 @@ SPACE = re.compile(r"[ \t\n\r]*")
 MARKS = re.compile(r'\\.|["\[\]{},]', re.DOTALL)
 LONE = re.compile("[\ud800-\udfff]")  # in a decoded text: a byte that is not UTF-8
 LITERAL = 10  # characters: a value that the text ends in may be cut so near its end, the longest being -Infinity
-CUT = "the list is cut off or damaged here"
+CUT = "the list is cut off here"
 NOT_UTF8 = "bytes that are not UTF-8"
 TRAILING = "data after the end of the list"
 
