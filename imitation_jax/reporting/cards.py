@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from imitation_jax.data.card import PAPER_BLEU, PAPER_CATEGORIES
-from imitation_jax.reporting.findings import ROWS, Model
+from imitation_jax.reporting.model_results import ROWS, Model
 from imitation_jax.reporting.report_tables import Entry, Table, entry
 
 
@@ -28,8 +28,8 @@ def data_cards(root: epath.Path, labels: Mapping[str, str]) -> Table | None:
         ("BLEU of the nearest other query, %", [_nearest(card) for card in cards.values()], str(PAPER_BLEU)),
     ]
     for category, share in PAPER_CATEGORIES.items():
-        found = [card.get("categories") or {} for card in cards.values()]
-        shares = [Entry(f"{100 * own.get(category, 0) / sum(own.values()):.0f}") if own else None for own in found]
+        counts = [card.get("categories") or {} for card in cards.values()]
+        shares = [Entry(f"{100 * own.get(category, 0) / sum(own.values()):.0f}") if own else None for own in counts]
         if any(shares):
             rows.append((f"queries: {category}, %", shares, str(share)))
     lines = tuple((label, (*numbers, Entry(theirs))) for label, numbers, theirs in rows)
@@ -40,10 +40,10 @@ def data_cards(root: epath.Path, labels: Mapping[str, str]) -> Table | None:
 
 def _read(path: epath.Path) -> dict:
     try:
-        found = json.loads(path.read_text())
+        card = json.loads(path.read_text())
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return card if isinstance(card, dict) else {}
 
 
 def _count(number: object) -> Entry | None:
@@ -62,8 +62,8 @@ def _kept_out(path: epath.Path) -> str:
 
 
 def _nearest(card: dict) -> Entry | None:
-    found = card.get("nearest_query") or {}
-    return Entry(f"{found['mean']:.1f}") if "mean" in found else None
+    nearest = card.get("nearest_query") or {}
+    return Entry(f"{nearest['mean']:.1f}") if "mean" in nearest else None
 
 
 def contamination(models: Sequence[Model]) -> Table | None:
@@ -76,9 +76,7 @@ def contamination(models: Sequence[Model]) -> Table | None:
             if not section:
                 continue
             parts = [section.get(f"metrics_{name}", {}).get(row.metric) for name in ("clean", "contaminated")]
-            numbers = [
-                entry(row, cell if cell and cell["value"] is not None else None) for cell in (model.cell(row), *parts)
-            ]
+            numbers = [entry(row, estimate) for estimate in (model.estimate(row), *parts)]
             marked = Entry(f"{section['n_contaminated']:,} of {section['n_clean'] + section['n_contaminated']:,}")
             lines.append((f"{model.name}: {row.label}", (marked, *numbers)))
     if not lines:

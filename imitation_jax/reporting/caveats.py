@@ -1,27 +1,27 @@
-"""What the numbers do not support: said on the page, from the files themselves."""
+"""Caveats: what the numbers do not support, said on the page, from the files themselves."""
 
 import re
 from collections.abc import Sequence
 
 from imitation_jax.evaluation.tasks import full_sizes
-from imitation_jax.reporting.findings import ROWS, Model
+from imitation_jax.reporting.model_results import ROWS, Model
 from imitation_jax.reporting.study_file import Cell, Study, short
 
 PROMPTS = 255  # that the paper's models answered
 
 
-def limits(study: Study | None, models: Sequence[Model]) -> list[str]:
+def caveats(study: Study | None, models: Sequence[Model]) -> list[str]:
     """Plain sentences, each with its reason."""
     of_study = (_left_out, _missing, _seeds, _warm_up, _sizes, _form) if study else ()
-    found = [sentence for each in of_study for sentence in each(study)]
-    return [*found, *_not_measured(models), *_parts(models), *_scorer(models)]
+    of_models = (_not_measured, _parts, _scorer)
+    return [text for each in of_study for text in each(study)] + [text for each in of_models for text in each(models)]
 
 
 def _left_out(study: Study) -> list[str]:
-    found = [f"Not done: {what} ({why})." for what, why in study.left_out]
+    sentences = [f"Not done: {what} ({why})." for what, why in study.left_out]
     if study.scale != 1:
-        found.insert(0, f"The study was run at scale {study.scale:g}: budgets and tests are that much smaller.")
-    return found
+        sentences.insert(0, f"The study was run at scale {study.scale:g}: budgets and tests are that much smaller.")
+    return sentences
 
 
 def _missing(study: Study) -> list[str]:
@@ -57,19 +57,19 @@ def _warm_up(study: Study) -> list[str]:
 
 def _sizes(study: Study) -> list[str]:
     known = [base.parameters for base in study.bases if base.parameters]
-    found = [base.note for base in study.bases if base.note]
+    sentences = [base.note for base in study.bases if base.note]
     if known and max(known) < 1.5e9:
-        found.append(
+        sentences.append(
             f"The largest base model has {short(max(known))} parameters, the paper's have 1.5B to 13B: a model this "
             "small may have too little knowledge to lose or to gain."
         )
     amounts = [cell.trained or cell.tokens for cell in study.cells]
     if amounts and max(amounts) < 20e6:
-        found.append(
+        sentences.append(
             f"The largest run has {short(max(amounts))} tokens; the paper's curves go to 150M. What happens beyond is "
             "not measured."
         )
-    return found
+    return sentences
 
 
 def _form(study: Study) -> list[str]:
@@ -85,24 +85,24 @@ def _not_measured(models: Sequence[Model]) -> list[str]:
     def nobody(*tasks: str) -> bool:
         return not any(task in model.results for model in models for task in tasks)
 
-    found = []
+    sentences = []
     if nobody("judge", "human"):
-        found.append(
+        sentences.append(
             "No person and no LLM judge compared answers: nothing here says which answers anyone would prefer."
         )
     elif nobody("human"):
-        found.append("No person rated answers; the preferences are an LLM judge's.")
+        sentences.append("No person rated answers; the preferences are an LLM judge's.")
     if nobody("toxicity"):
-        found.append("Toxicity was not measured.")
+        sentences.append("Toxicity was not measured.")
     if nobody("style"):
-        found.append("Style was not measured.")
+        sentences.append("Style was not measured.")
     knowing = {row.task for row in ROWS if row.kind == "knowledge"}
     results = [result for model in models for task, result in model.results.items() if task in knowing]
     if not results:
-        found.append("Knowledge was not measured.")
+        sentences.append("Knowledge was not measured.")
     elif not any("contamination" in result for result in results):
-        found.append("The training data were not searched for the questions (evaluate --contamination).")
-    return found
+        sentences.append("The training data were not searched for the questions (evaluate --contamination).")
+    return sentences
 
 
 def _parts(models: Sequence[Model]) -> list[str]:
@@ -117,10 +117,10 @@ def _parts(models: Sequence[Model]) -> list[str]:
         for task, whole in full_sizes().items()
         if asked.get(task) and min(asked[task]) < whole
     ]
-    found = [f"Asked were parts of the test sets: {', '.join(parts)} questions."] if parts else []
+    sentences = [f"Asked were parts of the test sets: {', '.join(parts)} questions."] if parts else []
     if asked["style"] and min(asked["style"]) < PROMPTS:
-        found.append(f"Style was measured on {span('style')} prompts, the paper's on {PROMPTS}.")
-    return found
+        sentences.append(f"Style was measured on {span('style')} prompts, the paper's on {PROMPTS}.")
+    return sentences
 
 
 def _scorer(models: Sequence[Model]) -> list[str]:

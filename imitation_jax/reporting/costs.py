@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from imitation_jax.reporting import figures
-from imitation_jax.reporting.findings import Model, read_lines
+from imitation_jax.reporting.model_results import Model, read_lines
 from imitation_jax.reporting.study_file import Study
 
 OTHERS = ("judge", "tone", "human")  # another machine's time, or people's

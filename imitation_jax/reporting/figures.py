@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from imitation_jax.reporting.findings import Model, Row
+from imitation_jax.evaluation.task import Row
+from imitation_jax.reporting.model_results import Model
 
 # CSS variable of the page -> the colour that stands for it in a figure, and that PNG files show.
 INK, FAINT, PAPER = "#1c2024", "#8b939c", "#fffefd"
@@ -97,7 +98,7 @@ def panels(models: Sequence[Model], rows: Sequence[Row]) -> Figure:
 
 
 def _bars(axes: Axes, models: Sequence[Model], row: Row) -> None:
-    cells = [model.cell(row) for model in models]
+    cells = [model.estimate(row) for model in models]
     chances = [model.results[row.task]["chance"] for model in models if "chance" in model.results.get(row.task, {})]
     top = max((cell["value"] + (cell["stderr"] or 0) for cell in cells if cell), default=1.0)
     bottom = min((cell["value"] - (cell["stderr"] or 0) for cell in cells if cell), default=0.0)

@@ -14,20 +14,13 @@ from etils import epath
 from markupsafe import Markup, escape
 
 from imitation_jax.core.files import write_text
+from imitation_jax.core.text_table import text_table
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.task import KINDS
+from imitation_jax.evaluation.task import KINDS, Row
 from imitation_jax.reporting import cards, costs, figures, highlight, paper, provenance, report_tables, scaling, trends
-from imitation_jax.reporting.caveats import limits, why_missing
-from imitation_jax.reporting.findings import (
-    ROWS,
-    Model,
-    Row,
-    Verdict,
-    read_lines,
-    read_models,
-    unfinished,
-    verdict,
-)
+from imitation_jax.reporting.caveats import caveats, why_missing
+from imitation_jax.reporting.findings import Verdict, verdict
+from imitation_jax.reporting.model_results import ROWS, Model, read_lines, read_models, unfinished
 from imitation_jax.reporting.study_file import Study, budget, read_study, short
 
 FOLDER = Path(__file__).parent
@@ -82,7 +75,7 @@ def write_report(workdir: str, watts: float = 100.0, price: float = 0.0, shareab
         rows=rows,
         kinds=[kind for kind in KINDS if any(row.kind == kind for row in rows)],
         stands=STANDS,
-        limits=limits(study, models),
+        caveats=caveats(study, models),
         examples=[] if shareable else examples(_side_by_side(study, models)),
         shareable=shareable,
         clean=provenance.without_folders if shareable else str,
@@ -99,7 +92,7 @@ def write_report(workdir: str, watts: float = 100.0, price: float = 0.0, shareab
         breakable=breakable,
         short=short,
         show_setting=lambda value: provenance.shown(value, shareable),
-        marked=highlight.marked,
+        highlighted=highlight.highlighted,
         features=highlight.features,
         interval=statistics.interval,
     )
@@ -120,7 +113,7 @@ def _plain(root: epath.Path, folder: epath.Path, models: Sequence[Model], rows: 
     students = [model for model in models if model.role == "student"]
     drawn = {}
     for kind in KINDS:
-        some = [row for row in rows if row.kind == kind and any(model.cell(row) for model in models)]
+        some = [row for row in rows if row.kind == kind and any(model.estimate(row) for model in models)]
         if some:
             figures.write(figures.panels(models, some), folder, kind)
         drawn[kind] = [(row, svg(figures.panel(models, row))) for row in some]
@@ -129,7 +122,7 @@ def _plain(root: epath.Path, folder: epath.Path, models: Sequence[Model], rows: 
         figures.write(curve, folder, "loss")
     verdicts = [verdict(student, bases[0]) for student in students] if len(bases) == 1 else []
     open_ = why_open(bases, students)
-    sentences = [open_] if open_ else [found.sentence for found in verdicts]
+    sentences = [open_] if open_ else [each.sentence for each in verdicts]
     return {
         "verdicts": verdicts,
         "why_open": open_,
@@ -137,13 +130,13 @@ def _plain(root: epath.Path, folder: epath.Path, models: Sequence[Model], rows: 
         "curve": svg(curve) if curve else None,
         "papers": [paper.TABLE_2] * any("style" in model.results for model in models),
         "latex": [report_tables.by_measure("numbers", "Measures by model", "", models, rows)],
-        "text": "\n\n".join([text_table(models, rows), *sentences]),
+        "text": "\n\n".join([terminal_table(models, rows), *sentences]),
     }
 
 
 def why_open(bases: Sequence[Model], students: Sequence[Model]) -> str:
     """Why no student can be judged, in plain words; empty where each has the one base to be compared with."""
-    absent = [role for role, found in (("base", bases), ("student", students)) if not found]
+    absent = [role for role, some in (("base", bases), ("student", students)) if not some]
     if absent:
         return (
             f"No model is marked as {' or as '.join(absent)}, so there is no before and after to compare "
@@ -177,17 +170,17 @@ def _study(root: epath.Path, folder: epath.Path, study: Study, models: Sequence[
         figures.write(curve, folder, "loss")
     first, second = report_tables.table_1(study, by_name), report_tables.table_2(study, by_name)
     by_data, by_size = trends.with_data(study, by_name), trends.with_size(study, by_name)
-    found = [
+    tables = [
         trends.table("trend_data", "From the smallest to the largest data amount", by_data),
         trends.table("trend_size", "From the smallest to the largest base model", by_size),
     ]
-    found = [each for each in found if each.rows]
+    tables = [table for table in tables if table.rows]
     claims = trends.claims(study, by_name, by_data, by_size)
     return {
         "study": study,
         "claims": claims,
         "verdicts": student_verdicts(study, by_name),
-        "trends": found,
+        "trends": tables,
         "table_1": first,
         "table_2": second,
         "papers": (paper.TABLE_1, paper.TABLE_2),
@@ -197,7 +190,7 @@ def _study(root: epath.Path, folder: epath.Path, study: Study, models: Sequence[
         "curve": svg(curve) if curve else None,
         "cells": [(cell, budget([cell]), why_missing(cell)) for cell in study.cells],
         "every": [each for kind in ("style", "knowledge") if (each := _kind(models, kind))],
-        "latex": [*first, *second, *found],
+        "latex": [*first, *second, *tables],
         "text": "\n\n".join(
             [
                 *map(report_tables.text, [*first, *second]),
@@ -209,18 +202,18 @@ def _study(root: epath.Path, folder: epath.Path, study: Study, models: Sequence[
 
 def student_verdicts(study: Study, models: dict[str, Model]) -> list[tuple[str, Verdict]]:
     """Of each line of a broad data set the largest budget that was measured, against its base: (title, verdict)."""
-    found = []
+    verdicts = []
     for line in study.lines:
         measured = [cell for point in line.points for cell in point[:1] if cell.name in models]
         if measured and line.base.name in models and not line.data.local:
             title = f"{study.title(line)}, {budget([measured[-1]])} tokens, against its base"
-            found.append((title, verdict(models[measured[-1].name], models[line.base.name])))
-    return found
+            verdicts.append((title, verdict(models[measured[-1].name], models[line.base.name])))
+    return verdicts
 
 
 def _kind(models: Sequence[Model], kind: str) -> report_tables.Table | None:
-    rows = [row for row in ROWS if row.kind == kind and any(model.cell(row) for model in models)]
-    some = [model for model in models if any(model.cell(row) for row in rows)]
+    rows = [row for row in ROWS if row.kind == kind and any(model.estimate(row) for model in models)]
+    some = [model for model in models if any(model.estimate(row) for row in rows)]
     opponents = {
         str(opponent)
         for model in some
@@ -279,26 +272,26 @@ def table(models: Sequence[Model], rows: Sequence[Row], study: Study | None = No
     for row in rows:
         for name in dict.fromkeys([*by_name, *cells]):
             model = by_name.get(name)
-            cell = (model and model.cell(row)) or {"value": None, "stderr": None, "n": None}
-            span = statistics.interval(cell) if cell["value"] is not None else None
-            numbers = ["" if cell[key] is None else cell[key] for key in ("value", "stderr", "n")]
+            estimate = model.estimate(row) if model else None
+            span = statistics.interval(estimate) if estimate else None
+            numbers = [estimate[key] if estimate else None for key in ("value", "stderr", "n")] + list(span or ("", ""))
             where = [getattr(cells.get(name), key, "") for key in place]
             role = model.role if model else "student"
-            writer.writerow([row.kind, row.task, row.metric, name, role, *numbers, *(span or ("", "")), *where])
+            writer.writerow([row.kind, row.task, row.metric, name, role, *numbers, *where])
     return text.getvalue()
 
 
-def text_table(models: Sequence[Model], rows: Sequence[Row]) -> str:
+def terminal_table(models: Sequence[Model], rows: Sequence[Row]) -> str:
     """For a terminal: a line a measure, a column a model, value ± standard error."""
-    lines = [["", *(model.name for model in models)]]
-    for row in rows:
-        cells = [model.cell(row) for model in models]
-        errors = ["" if not cell or cell["stderr"] is None else f" ± {row.show(cell['stderr'])}" for cell in cells]
-        values = [row.show(cell["value"]) if cell else "-" for cell in cells]
-        lines.append([row.label, *map(str.__add__, values, errors)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    return "\n".join("  ".join(line) for line in padded)
+
+    def shown(row: Row, model: Model) -> str:
+        if (estimate := model.estimate(row)) is None:
+            return "-"
+        error = "" if estimate["stderr"] is None else f" ± {row.show(estimate['stderr'])}"
+        return row.show(estimate["value"]) + error
+
+    lines = [[row.label, *(shown(row, model) for model in models)] for row in rows]
+    return text_table([["", *(model.name for model in models)], *lines])
 
 
 def other_numbers(models: Sequence[Model]) -> list[tuple[str, str, str, dict]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from imitation_jax.reporting.findings import Model
+from imitation_jax.reporting.model_results import Model
 
 PARTS = ("settings", "versions", "data", "fingerprints", "scored_by", "counts")
 

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from imitation_jax.core.text_table import text_table
 from imitation_jax.evaluation import statistics
-from imitation_jax.reporting.findings import ROWS, Model, Row
+from imitation_jax.evaluation.task import Row
+from imitation_jax.reporting.model_results import ROWS, Model
 from imitation_jax.reporting.study_file import Study, budget, pooled
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\N{MINUS SIGN}": "$-$"}
@@ -31,15 +33,15 @@ class Table:
     rows: tuple[tuple[str, tuple[Entry | None, ...]], ...]
 
 
-def entry(row: Row, cell: Mapping | None, *notes: str) -> Entry | None:
-    """A metric's estimate with its interval, n and `notes`; None stays None."""
-    if cell is None:
+def entry(row: Row, estimate: Mapping | None, *notes: str) -> Entry | None:
+    """A metric's estimate with its interval, n and `notes`; None where it is missing or undefined."""
+    if estimate is None or estimate["value"] is None:
         return None
-    span = statistics.interval(cell)
-    seeds = f"{cell['seeds']} seeds" if cell.get("seeds", 1) > 1 else ""
-    said = [*notes, f"n = {cell['n']:,}", seeds]
+    span = statistics.interval(estimate)
+    seeds = f"{estimate['seeds']} seeds" if estimate.get("seeds", 1) > 1 else ""
+    said = [*notes, f"n = {estimate['n']:,}", seeds]
     return Entry(
-        row.show(cell["value"]),
+        row.show(estimate["value"]),
         f"{row.show(span[0])} to {row.show(span[1])}" if span else "no interval",
         ", ".join(filter(None, said)),
     )
@@ -64,10 +66,10 @@ def table_1(study: Study, models: Mapping[str, Model]) -> list[Table]:
                 entry(row, pooled(last[diet], models, row), f"{budget(last[diet])} tokens") if diet in last else None
                 for diet in diets
             ]
-            lines.append((base.label, (entry(row, own and own.cell(row)), *numbers)))
+            lines.append((base.label, (entry(row, own and own.estimate(row)), *numbers)))
         teacher = models.get(study.teacher)
-        if teacher and teacher.cell(row):
-            lines.append((teacher.name, (entry(row, teacher.cell(row)), *[Entry("")] * len(diets))))
+        if teacher and teacher.estimate(row):
+            lines.append((teacher.name, (entry(row, teacher.estimate(row)), *[Entry("")] * len(diets))))
         name = "table_1" if row.task == "nq" else f"table_1_{row.task}"
         title = f"{row.label}, by imitation data"
         tables.append(Table(name, title, "Each data set at its largest budget.", ("base", *diets), tuple(lines)))
@@ -84,7 +86,7 @@ def table_2(study: Study, models: Mapping[str, Model]) -> list[Table]:
         lines = []
         for row in rows:
             between = [entry(row, pooled(point, models, row)) for point in line.points]
-            ends = [entry(row, model and model.cell(row)) for model in (base, teacher)]
+            ends = [entry(row, model and model.estimate(row)) for model in (base, teacher)]
             lines.append((row.label, (ends[0], *between, ends[1])))
         title = f"Style by data amount: {study.title(line)}"
         tables.append(lifted(Table(f"table_2_{number}", title, "", columns, tuple(lines))))
@@ -108,13 +110,13 @@ def _lifted(label: str, entries: Sequence[Entry | None]) -> tuple[str, list[Entr
 
 def by_model(name: str, title: str, note: str, models: Sequence[Model], rows: Sequence[Row]) -> Table:
     """A line a model, a column a measure."""
-    lines = [(model.name, tuple(entry(row, model.cell(row)) for row in rows)) for model in models]
+    lines = [(model.name, tuple(entry(row, model.estimate(row)) for row in rows)) for model in models]
     return lifted(Table(name, title, note, tuple(row.label for row in rows), tuple(lines)))
 
 
 def by_measure(name: str, title: str, note: str, models: Sequence[Model], rows: Sequence[Row]) -> Table:
     """A line a measure, a column a model."""
-    lines = [(row.label, tuple(entry(row, model.cell(row)) for model in models)) for row in rows]
+    lines = [(row.label, tuple(entry(row, model.estimate(row)) for model in models)) for row in rows]
     return Table(name, title, note, tuple(model.name for model in models), tuple(lines))
 
 
@@ -127,10 +129,10 @@ def _latex(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"    {' & '.join(cells)} \\\\"
 
-    def number(found: Entry | None) -> str:
-        if found is None:
+    def number(entry: Entry | None) -> str:
+        if entry is None:
             return r"\textit{missing}"
-        return _escaped(found.text) + (rf" {{\scriptsize ({_escaped(found.span)})}}" if found.span else "")
+        return _escaped(entry.text) + (rf" {{\scriptsize ({_escaped(entry.span)})}}" if entry.span else "")
 
     body = [line([_escaped(label), *map(number, entries)]) for label, entries in table.rows]
     head = line(["", *map(_escaped, table.columns)])
@@ -160,10 +162,6 @@ def _escaped(text: str) -> str:
 
 def text(table: Table) -> str:
     """For a terminal: what the table is about, then its lines, columns aligned."""
-    lines = [["", *table.columns]]
-    for label, entries in table.rows:
-        shown = ["-" if e is None else f"{e.text} ({e.span})" if e.span else e.text for e in entries]
-        lines.append([label, *shown])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    return "\n".join([table.title, *("  ".join(line) for line in padded)])
+    shown = [["-" if e is None else f"{e.text} ({e.span})" if e.span else e.text for e in row] for _, row in table.rows]
+    lines = [[label, *cells] for (label, _), cells in zip(table.rows, shown, strict=True)]
+    return f"{table.title}\n{text_table([['', *table.columns], *lines])}"

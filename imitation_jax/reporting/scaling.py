@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.task import Row
 from imitation_jax.reporting import figures
-from imitation_jax.reporting.findings import ROWS, Model, Row
+from imitation_jax.reporting.model_results import ROWS, Model
 from imitation_jax.reporting.study_file import Line, Study, amount, budget, pooled, short
 
 MARKERS, DASHES = "os^Dvp", ("-", (0, (6, 2)), (0, (5, 1, 1, 1)), (0, (3, 1)))
@@ -49,7 +50,7 @@ def plan(study: Study, models: Sequence[Model]) -> list[tuple[str, str, list[Pan
     """(name, title, panels) of the paper's figures; no panel where nobody measured its row, or for the
     base model's size where there are no two."""
     axes = ("data", "size") if sum(base.parameters > 0 for base in study.bases) > 1 else ("data",)
-    measured = [row for row in ROWS if row.headline and any(model.cell(row) for model in models)]
+    measured = [row for row in ROWS if row.headline and any(model.estimate(row) for model in models)]
 
     def of(kind: str, *tasks: str) -> list[Row]:
         return [row for row in measured if row.kind == kind and (not tasks or row.task in tasks)]
@@ -139,7 +140,7 @@ def _axes(axes: Axes, study: Study, models: Mapping[str, Model], panel: Panel) -
         ticks = _against_size(axes, study, models, row)
         axes.set_xlabel("parameters of the base model")
     teacher = models.get(study.teacher)
-    if teacher and (cell := teacher.cell(row)):
+    if teacher and (cell := teacher.estimate(row)):
         axes.axhline(cell["value"] * row.scale, color=figures.ROLE_COLOURS["teacher"], lw=1.2)
         axes.text(0.995, cell["value"] * row.scale, "teacher", transform=axes.get_yaxis_transform(), ha="right",
                   va="bottom", fontsize=7.5, color=figures.ROLE_COLOURS["teacher"])  # fmt: skip
@@ -163,7 +164,7 @@ def _against_data(axes: Axes, study: Study, models: Mapping[str, Model], row: Ro
     for line in study.lines:
         look = look_of[line.base.name, study.diet(line)]
         base = models.get(line.base.name)
-        if line.base.name not in drawn and base and (cell := base.cell(row)):
+        if line.base.name not in drawn and base and (cell := base.estimate(row)):
             drawn.add(line.base.name)
             colour = look.colour if len(study.bases) > 1 else figures.ROLE_COLOURS["base"]
             low, high = _span(row, cell)
@@ -177,7 +178,7 @@ def _against_data(axes: Axes, study: Study, models: Mapping[str, Model], row: Ro
 
 def _against_size(axes: Axes, study: Study, models: Mapping[str, Model], row: Row) -> dict[float, str]:
     bases = [base for base in study.bases if base.parameters]
-    own = [(base.parameters, models[base.name].cell(row) if base.name in models else None) for base in bases]
+    own = [(base.parameters, models[base.name].estimate(row) if base.name in models else None) for base in bases]
     known = [(x, cell) for x, cell in own if cell]
     if known:
         axes.errorbar(

@@ -7,14 +7,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from statistics import variance
 
 from etils import epath
-from scipy.stats import t
 
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.evaluation import statistics
-from imitation_jax.reporting.findings import Model, Row, Z, read_lines
+from imitation_jax.evaluation.statistics import Estimate
+from imitation_jax.evaluation.task import Row
+from imitation_jax.reporting.model_results import Model, read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,30 +194,7 @@ def budget(cells: Sequence[Cell]) -> str:
     return short(cells[0].tokens or amount(cells))
 
 
-def between_seeds(values: Sequence[float]) -> float:
-    """The variance of the mean of a few seeds, two or more.
-
-    Widened so that 1.96 of its roots are as far as Student's t with so few degrees of freedom goes: of two seeds 12.7
-    standard errors, of three 4.3.
-    """
-    widening = float(t.ppf(0.975, len(values) - 1)) / Z
-    return widening**2 * variance(values) / len(values)
-
-
-def pooled(cells: Sequence[Cell], models: Mapping[str, Model], row: Row) -> dict | None:
-    """The estimate over a point's seeds that have one, with "seeds"; None where none has.
-
-    Seeds answer the same questions, so the questions' share of the error does not shrink with them: the variance is
-    the mean of theirs plus the seeds' own, see `between_seeds`.
-    """
-    found = [cell for c in cells if c.name in models and (cell := models[c.name].cell(row))]
-    if len(found) < 2:
-        return {**found[0], "seeds": 1} if found else None
-    values = [cell["value"] for cell in found]
-    mean, between = sum(values) / len(values), between_seeds(values)
-    errors = [cell["stderr"] for cell in found if cell["stderr"] is not None]
-    within = sum(error**2 for error in errors) / len(errors) if errors else math.nan
-    whole = statistics.estimate(mean, math.sqrt(within + between), found[0]["n"]) | {"seeds": len(found)}
-    if all("hits" in cell for cell in found) and (span := statistics.interval(whole)):
-        whole["interval"] = [max(span[0], 0.0), min(span[1], 1.0)]  # a share lies within
-    return whole
+def pooled(cells: Sequence[Cell], models: Mapping[str, Model], row: Row) -> Estimate | None:
+    """The estimate over a point's seeds that have one, with "seeds"; None where none has. See `statistics.pooled`."""
+    estimates = [e for cell in cells if cell.name in models and (e := models[cell.name].estimate(row))]
+    return statistics.pooled(estimates) | {"seeds": len(estimates)} if estimates else None

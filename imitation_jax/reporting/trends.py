@@ -8,26 +8,16 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from imitation_jax.reporting.findings import (
-    COARSE,
-    NEGLIGIBLE,
-    ROWS,
-    Change,
-    Model,
-    Row,
-    Z,
-    beyond,
-    bonferroni,
-    change,
-    different_settings,
-    not_excluded,
-)
+from imitation_jax.evaluation.statistics import bonferroni
+from imitation_jax.evaluation.task import Row
+from imitation_jax.reporting.changes import Change, Pair, beyond, mean_change, not_excluded
+from imitation_jax.reporting.findings import COARSE, NEGLIGIBLE
+from imitation_jax.reporting.model_results import ROWS, Model
 from imitation_jax.reporting.report_tables import Entry, Table
-from imitation_jax.reporting.study_file import Cell, Study, between_seeds, budget
+from imitation_jax.reporting.study_file import Cell, Study, budget
 
 LISTED = 6  # changes in a sentence, at most
 SPAN = "from the smallest to the largest budget measured (at 95% for all at once)"
-Pair = tuple[Model, Model]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,24 +38,6 @@ class Trend:
     high: str
     local: bool
     change: Change
-
-
-def mean_change(row: Row, pairs: Sequence[Pair]) -> Change | None:
-    """Of the pairs that can be compared, one a seed; the error is the questions' plus the seeds' own."""
-    comparable = [
-        (left, right)
-        for left, right in pairs
-        if row.task in left.results
-        and row.task in right.results
-        and not different_settings(left.results[row.task], right.results[row.task])
-    ]
-    found = [changed for left, right in comparable if (changed := change(row, left, right))]
-    if len(found) < 2:
-        return found[0] if found else None
-    mean = sum(each.value for each in found) / len(found)
-    within = sum(each.stderr**2 for each in found) / len(found)
-    between = between_seeds([each.value for each in found])
-    return Change(row, mean, math.sqrt(within + between), all(each.paired for each in found))
 
 
 def with_data(study: Study, models: Mapping[str, Model]) -> list[Trend]:
@@ -145,7 +117,7 @@ def _entry(changed: Change | None) -> Entry | None:
     if changed is None:
         return None
     sign = "+" if changed.value > 0 else ""
-    low, high = changed.value - Z * changed.stderr, changed.value + Z * changed.stderr
+    low, high = changed.interval
     word = {1: "rose", -1: "fell", 0: "within error"}[changed.direction]
     return Entry(sign + changed.row.show(changed.value), f"{changed.row.show(low)} to {changed.row.show(high)}", word)
 

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 from study_grid import grid
 
-from imitation_jax.reporting import costs, findings
+from imitation_jax.reporting import costs, model_results
 from imitation_jax.reporting.page import write_report
 from imitation_jax.reporting.study_file import read_study
 
@@ -17,7 +17,7 @@ def test_hours_are_the_steps_and_the_tasks_own(tmp_path):
     metrics.write_text(
         metrics.read_text() + json.dumps({"step": 10, "seconds": 2.0, "loss": 1.0}) + "\n" + '{"step": 1'
     )
-    found = {cost.name: cost for cost in costs.costs(root, read_study(root), findings.read_models(root))}
+    found = {cost.name: cost for cost in costs.costs(root, read_study(root), model_results.read_models(root))}
     cell = found["small-chat-300000-paper-0"]
     assert cell.training_hours == pytest.approx(20 / 3600)
     assert cell.evaluation_hours == pytest.approx(12 / 3600)  # the judge's time is another machine's

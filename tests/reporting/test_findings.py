@@ -2,9 +2,10 @@ import pytest
 from etils import epath
 
 from imitation_jax.evaluation.results import write_lines, write_result
-from imitation_jax.reporting import findings
+from imitation_jax.reporting import changes, findings
+from imitation_jax.reporting.model_results import ROWS, not_comparable, read_models
 
-FACTS = next(row for row in findings.ROWS if (row.task, row.metric) == ("facts", "accuracy"))
+FACTS = next(row for row in ROWS if (row.task, row.metric) == ("facts", "accuracy"))
 
 
 def model(root, name, style=(), facts=None, stderr=0.01, settings=None, samples=None):
@@ -12,7 +13,7 @@ def model(root, name, style=(), facts=None, stderr=0.01, settings=None, samples=
     folder = epath.Path(root) / "eval" / name
     tasks = {}
     if style:
-        names = [row.metric for row in findings.ROWS if row.task == "style"]
+        names = [row.metric for row in ROWS if row.task == "style"]
         tasks["style"] = dict(zip(names, style, strict=True))
     if facts is not None:
         tasks["facts"] = {"accuracy": facts}
@@ -25,7 +26,7 @@ def model(root, name, style=(), facts=None, stderr=0.01, settings=None, samples=
 
 
 def judge(root):
-    base, student = findings.read_models(epath.Path(root))
+    base, student = read_models(epath.Path(root))
     assert (base.role, student.role) == ("base", "student")
     return findings.verdict(student, base)
 
@@ -72,19 +73,40 @@ def test_numbers_with_different_settings_are_not_compared(tmp_path):
     assert "Fact quiz: measured with different shots" in found.not_compared
 
 
+@pytest.mark.parametrize(
+    "task, key, left, right, differ",
+    [
+        ("facts", "memory_gib", 0.0, 2.0, []),
+        ("facts", "mesh", "fsdp=-1", "data=4", []),
+        ("facts", "template", "model", "plain", []),  # each model's own
+        ("facts", "template_digest", "0a", "1b", []),
+        ("facts", "compute_dtype", "float32", "bfloat16", ["compute_dtype"]),
+        ("facts", "data", "here/quiz.jsonl", "there/quiz.jsonl", []),  # its digest decides
+        ("facts", "data_digest", "0a", "1b", ["data_digest"]),
+        ("style", "data_digest", "0a", "1b", []),  # of the models' answers
+        ("style", "reference", "a.json", "b.json", ["reference"]),
+    ],
+)
+def test_what_keeps_numbers_from_being_compared_is_what_the_task_declares(tmp_path, task, key, left, right, differ):
+    model(tmp_path, "base", LOW, 0.5, settings={key: left})
+    model(tmp_path, "student", HIGH, 0.5, settings={key: right})
+    row = next(row for row in ROWS if row.task == task)
+    assert not_comparable(row, *read_models(epath.Path(tmp_path))) == differ
+
+
 def test_pairs_of_the_same_questions_narrow_the_error(tmp_path):
     # the student loses three of 100 questions and gains none
     before = [{"id": str(k), "correct": k < 50} for k in range(100)]
     after = [{"id": str(k), "correct": 3 <= k < 50} for k in range(100)]
     model(tmp_path, "base", LOW, 0.50, 0.05, samples=before)
     model(tmp_path, "student", HIGH, 0.47, 0.05, samples=after)
-    base, student = findings.read_models(epath.Path(tmp_path))
-    paired = findings.change(FACTS, student, base)
+    base, student = read_models(epath.Path(tmp_path))
+    paired = changes.change(FACTS, student, base)
     assert paired.paired and paired.value == pytest.approx(-0.03)
     assert paired.stderr == pytest.approx((0.03 * 0.97 / 99) ** 0.5)
     write_lines(student.folder / "facts.samples.jsonl", after[1:])
-    base, student = findings.read_models(epath.Path(tmp_path))
-    unpaired = findings.change(FACTS, student, base)
+    base, student = read_models(epath.Path(tmp_path))
+    unpaired = changes.change(FACTS, student, base)
     assert not unpaired.paired
     assert unpaired.stderr == pytest.approx(0.05 * 2**0.5)
 
@@ -99,7 +121,7 @@ def test_roles_are_guessed_where_nobody_told(tmp_path):
     write("run", "style")
     write("a-teacher", "style", reference="a-teacher")
     write("somebody", "style", reference="a-teacher")
-    models = findings.read_models(epath.Path(tmp_path))
+    models = read_models(epath.Path(tmp_path))
     assert [(model.name, model.role) for model in models] == [
         ("z-base", "base"), ("run", "student"), ("somebody", ""), ("a-teacher", "teacher")
     ]  # fmt: skip
@@ -107,8 +129,8 @@ def test_roles_are_guessed_where_nobody_told(tmp_path):
 
 def test_nothing_to_report_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no results there; run evaluate"):
-        findings.read_models(epath.Path(tmp_path))
+        read_models(epath.Path(tmp_path))
     model(tmp_path, "base", LOW)
     (tmp_path / "eval/base/style.json").write_text("{")
     with pytest.raises(ValueError, match="style.json: not a result file"):
-        findings.read_models(epath.Path(tmp_path))
+        read_models(epath.Path(tmp_path))

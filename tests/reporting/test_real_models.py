@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from imitation_jax.evaluation import runner, statistics
-from imitation_jax.reporting import findings
+from imitation_jax.reporting import model_results
 from imitation_jax.reporting.page import write_report
 
 CEILING = "gpt-3.5-turbo-0613"
@@ -26,8 +26,8 @@ def workdir(lent, tmp_path_factory):
 
 
 def test_list_heavy_imitators_are_near_the_ceiling_and_alpaca_is_far_below(workdir):
-    row = next(row for row in findings.ROWS if row.metric == "list_match")
-    spans = {m.name: statistics.interval(m.cell(row)) for m in findings.read_models(epath.Path(workdir))}
+    row = next(row for row in model_results.ROWS if row.metric == "list_match")
+    spans = {m.name: statistics.interval(m.estimate(row)) for m in model_results.read_models(epath.Path(workdir))}
     assert spans[CEILING] == pytest.approx((0.90, 0.96), abs=0.01)
     for name in ("vicuna-7b", "vicuna-13b"):
         assert spans[name] == pytest.approx((0.82, 0.90), abs=0.01)

@@ -4,8 +4,8 @@ import pytest
 from etils import epath
 from study_grid import grid
 
-from imitation_jax.reporting import caveats, findings, report_tables, trends
-from imitation_jax.reporting.findings import ROWS
+from imitation_jax.reporting import caveats, report_tables, trends
+from imitation_jax.reporting.model_results import ROWS, read_models
 from imitation_jax.reporting.study_file import pooled, read_study, short
 
 NQ = next(row for row in ROWS if (row.task, row.metric) == ("nq", "exact_match"))
@@ -15,7 +15,7 @@ BUDGETS = (2_000_000, 20_000_000, 150_000_000)  # all beyond their warm-up
 
 def read(root):
     root = epath.Path(root)
-    return read_study(root), {model.name: model for model in findings.read_models(root)}
+    return read_study(root), {model.name: model for model in read_models(root)}
 
 
 def claims(root):
@@ -104,8 +104,8 @@ def test_table_1_takes_the_largest_budget(tmp_path):
     (table,) = report_tables.table_1(study, models)
     assert table.columns == ("base", "chat", "quiz")
     label, (base, chat, _) = table.rows[0]
-    assert label == "Small 1B" and base.text == NQ.show(models["small"].cell(NQ)["value"])
-    assert chat.text == NQ.show(models["small-chat-20000000-paper-0"].cell(NQ)["value"])
+    assert label == "Small 1B" and base.text == NQ.show(models["small"].estimate(NQ)["value"])
+    assert chat.text == NQ.show(models["small-chat-20000000-paper-0"].estimate(NQ)["value"])
     assert chat.note.startswith("20M tokens")
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_supported_is_said(tmp_path):
     told["data"].append({"name": "quiz", "label": "Quiz", "kind": "local", "task": "nq,nq_zero_shot"})
     (tmp_path / "study.json").write_text(json.dumps(told))
     study, models = read(tmp_path)
-    said = " ".join(caveats.limits(study, list(models.values())))
+    said = " ".join(caveats.caveats(study, list(models.values())))
     assert "2 of 4 cells ended within the learning rate's warm-up (small-chat-300000-paper-0, large-chat" in said
     assert "It has been tuned before." in said and "question pairs teach a student that short form too" in said
     assert "No point of the grid has more than one seed" in said
