@@ -1,6 +1,9 @@
 """How much may be spent on an API in all, and the ledger of what was: an SQLite file with a row for every try."""
 
 import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,33 +36,15 @@ class Tokens(NamedTuple):
         return self.prompt + self.completion
 
 
-class Charge:
-    """One try: at its worst case until it is known. Left as a context without a word, it stays at its worst case."""
-
-    def __init__(self, budget: "Budget", number: int, worst: Tokens):
-        self._budget, self._number, self.worst = budget, number, worst
-
-    def settle(self, tokens: Tokens) -> None:
-        """It cost this."""
-        self._budget._close(self._number, tokens, known=True)
-
-    def cancel(self) -> None:
-        """It cost nothing."""
-        self.settle(Tokens())
-
-    def __enter__(self) -> "Charge":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._budget._close(self._number, self.worst, known=False)
+NOTHING = Tokens()
 
 
 class Budget:
     """Requests sent (tries that failed too), tokens and dollars, never more than allowed; 0 allows any number.
 
-    A try is counted at the most it can cost before it is sent, and at what it did cost as soon as that is known. What
-    no answer told the cost of stays at its worst case: it is `uncertain`, the rest is `known`. With a `ledger` tokens
-    and dollars are those of all starts together, and tries under way at a kill -9 are uncertain from then on.
+    A try is counted at the most it can cost before it is sent, and at what it did cost as soon as that is known. Where
+    no answer says its cost it stays at its worst case: it is `uncertain`, the rest is `known`. With a `ledger` tokens
+    and dollars are of all starts together, and tries under way at a kill -9 are uncertain from then on.
 
     Attributes:
       spent: requests of this start.
@@ -118,8 +103,9 @@ class Budget:
         """Dollars."""
         return (tokens.prompt * self.prices[0] + tokens.completion * self.prices[1]) / 1e6
 
-    async def spend(self, worst: Tokens = Tokens()) -> Charge:  # noqa: B008 (immutable)
-        """Takes one request that costs at most `worst`.
+    @contextlib.asynccontextmanager
+    async def spend(self, worst: Tokens = NOTHING) -> AsyncIterator[Callable[[Tokens], None]]:
+        """Takes one request that costs at most `worst`; gives the function to call with its cost once that is known.
 
         Where it would fit if the requests under way cost less than they can, it waits for them.
 
@@ -136,7 +122,10 @@ class Budget:
         self.spent += 1
         number = self._ledger.execute("INSERT INTO tries VALUES (NULL, ?, ?, 0)", worst).lastrowid
         self._open[number] = worst
-        return Charge(self, number, worst)
+        try:
+            yield functools.partial(self._settle, number)
+        finally:
+            self._settle(number)
 
     def close(self) -> None:
         """The ledger can be removed after this; tries that are still under way stay in it at their worst case."""
@@ -147,13 +136,12 @@ class Budget:
 
     def summary(self) -> str:
         """What was spent, in a few words."""
-        text = self._amount(self.known)
-        if self.unknown:
-            text += f" (up to {self._amount(self.uncertain)} more for {self.unknown:,} tries without an answer)"
-        return text
-
-    def _amount(self, tokens: Tokens) -> str:
-        return f"${self.cost(tokens):.4f}" if any(self.prices) else f"{tokens.total:,} tokens"
+        known, uncertain = (
+            f"${self.cost(tokens):.4f}" if any(self.prices) else f"{tokens.total:,} tokens"
+            for tokens in (self.known, self.uncertain)
+        )
+        more = f" (up to {uncertain} more for {self.unknown:,} tries without an answer)" if self.unknown else ""
+        return known + more
 
     def _passed(self, worst: Tokens) -> str:
         """Which limit one more request could pass, "" for none."""
@@ -167,16 +155,18 @@ class Budget:
             return _spent(f"${self.dollars:,.4f}", *costs)
         return ""
 
-    def _close(self, number: int, tokens: Tokens, known: bool) -> None:
-        if self._open.pop(number, None) is None:
+    def _settle(self, number: int, tokens: Tokens | None = None) -> None:
+        """Counts a try that is over, at its worst case where its cost is not known; only the first call does."""
+        worst = self._open.pop(number, None)
+        if worst is None:
             return
-        if known:
+        if tokens is None:
+            self.uncertain += worst
+            self.unknown += 1
+        else:
             change = "UPDATE tries SET prompt = ?, completion = ?, known = 1 WHERE number = ?"
             self._ledger.execute(change, (*tokens, number))
             self.known += tokens
-        else:
-            self.uncertain += tokens
-            self.unknown += 1
         for waiting in self._waiting:
             if not waiting.done():  # its task may have been cancelled
                 waiting.set_result(None)

@@ -1,10 +1,11 @@
 """POST requests to a JSON API, paid for and in turn, tried again where another try can help."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import httpx
 import tenacity
 from absl import logging
 
-from imitation_jax.clients.budget import Budget, Charge, Tokens
+from imitation_jax.clients.budget import NOTHING, Budget, Tokens
 from imitation_jax.clients.rate_limiter import RateLimiter, StoppedError
 
 Answer = TypeVar("Answer")
@@ -83,7 +84,8 @@ class JsonApi:
         """
         self.limiter, self.budget, self.tries = limiter, budget, tries
         self._url, self._host, self._bill = url, urlsplit(url).netloc.rpartition("@")[2], bill
-        self._first_wait, self._timeout = first_wait, timeout
+        self._timeout = timeout
+        self._doubling = tenacity.wait_exponential(first_wait, max=LONGEST_WAIT) + tenacity.wait_random(0, first_wait)
         self._secrets = [part for value in headers.values() for part in (value, value.split(" ")[-1]) if part]
         # `auth` does nothing, but keeps what stands in the URL from replacing the key.
         self._options = {"auth": lambda request: request, "timeout": None, "verify": httpx.create_ssl_context()}
@@ -98,7 +100,7 @@ class JsonApi:
         parse: Callable[[dict], Answer],
         *,
         tokens: int = 0,
-        worst: Tokens = Tokens(),  # noqa: B008 (immutable)
+        worst: Tokens = NOTHING,
     ) -> Answer:
         """parse(the JSON object that the server answers to `body`).
 
@@ -117,28 +119,15 @@ class JsonApi:
           RefusedError: any other status of 300 and more.
           ApiError: all tries failed.
         """
-        content = json.dumps(body, allow_nan=False)
-        doubling = tenacity.wait_exponential(self._first_wait, max=LONGEST_WAIT)
-        doubling += tenacity.wait_random(0, self._first_wait)
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            return max(doubling(state), min(state.outcome.exception().after, LONGEST_WAIT))
-
-        def tell(state: tenacity.RetryCallState) -> None:
-            text = "%s: %s; trying again in %.0f s"
-            error = state.outcome.exception()
-            logging.log_every_n_seconds(logging.INFO, text, 15, self._host, error, state.upcoming_sleep)
-
         again = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_TryAgainError),
             stop=tenacity.stop_after_attempt(self.tries),
-            wait=wait,
+            wait=self._wait,
             sleep=self.limiter.sleep,
-            before_sleep=tell,
             reraise=True,
         )
         try:
-            return await again(self._try, content, parse, tokens, worst)
+            return await again(self._try, json.dumps(body, allow_nan=False), parse, tokens, worst)
         except _TryAgainError as error:
             raise ApiError(f"{self._host}: gave up after {self.tries} tries: {error}", error.answered) from None
 
@@ -147,28 +136,37 @@ class JsonApi:
         for client in self._idle:
             await client.aclose()
 
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception()
+        seconds = max(self._doubling(state), error.after)
+        if state.attempt_number < self.tries:
+            text = "%s: %s; trying again in %.0f s"
+            logging.log_every_n_seconds(logging.INFO, text, 15, self._host, error, seconds)
+        return seconds
+
     async def _try(self, content: str, parse: Callable[[dict], Answer], tokens: int, worst: Tokens) -> Answer:
         await self.limiter.wait(tokens)
-        with await self.budget.spend(worst) as charge:
+        async with self.budget.spend(worst) as settle:
             if self.limiter.stopped:  # it may have waited for the budget
-                charge.cancel()
+                settle(NOTHING)
                 raise StoppedError("stopped")
-            response = await self._exchange(content, charge)
-            status, found = response.status_code, _json(response)
-            answer = found if isinstance(found, dict) else {}
+            response = await self._exchange(content, settle)
+            status, parsed = response.status_code, _object(response)
+            answer = parsed or {}
             if status in TRY_AGAIN - MAYBE_BILLED or 300 <= status < 500:
-                charge.cancel()
+                settle(NOTHING)
             if (billed := self._bill(answer)) is not None:
-                charge.settle(billed)
-        if status in TRY_AGAIN and not HOPELESS & _codes(answer):
-            after = _retry_after(response.headers)
-            self.limiter.pause(min(after, LONGEST_WAIT))
-            raise _TryAgainError(f"{status} {self._shown(_reason(answer))}".strip(), after)
+                settle(billed)
+        reason, hopeless = _error_of(answer)
+        if status in TRY_AGAIN and not hopeless:
+            after = min(_retry_after(response.headers), LONGEST_WAIT)
+            self.limiter.pause(after)
+            raise _TryAgainError(f"{status} {self._shown(reason)}".strip(), after)
         if status >= 300:
-            reason = self._shown(_reason(answer)) or response.reason_phrase
-            raise RefusedError(f"{self._host}: {status} {reason}", status, answer)
+            text = f"{self._host}: {status} {self._shown(reason) or response.reason_phrase}"
+            raise RefusedError(text, status, answer)
         try:
-            if isinstance(found, dict):
+            if parsed is not None:
                 return parse(answer)
         except BadAnswerError as error:
             raise _TryAgainError(self._shown(error), answered=True) from None
@@ -177,7 +175,7 @@ class JsonApi:
         text = self._shown(response.text[: 2 * SHOWN])[:SHOWN]
         raise _TryAgainError(f"an answer that cannot be read: {text!r}")
 
-    async def _exchange(self, content: str, charge: Charge) -> httpx.Response:
+    async def _exchange(self, content: str, settle: Callable[[Tokens], None]) -> httpx.Response:
         """Raises:
         ValueError: the address is none.
         _TryAgainError: no whole response in time.
@@ -189,11 +187,11 @@ class JsonApi:
         except TimeoutError:
             raise _TryAgainError(f"no answer within {self._timeout:g} s") from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            charge.cancel()
+            settle(NOTHING)
             raise ValueError(f"{self._url}: no address to ask ({error})") from None
         except (httpx.RequestError, OSError) as error:
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                charge.cancel()  # nobody heard it
+                settle(NOTHING)  # nobody heard it
             raise _TryAgainError(f"{type(error).__name__}: {error}") from None
         finally:
             self._idle.append(client)
@@ -205,36 +203,30 @@ class JsonApi:
         return text
 
 
-def _json(response: httpx.Response) -> Any:
-    """None where it is none."""
+def _object(response: httpx.Response) -> dict | None:
+    """The JSON object that the server answered, None where it is none."""
     try:
-        return json.loads(response.content)
+        parsed = json.loads(response.content)
     except (ValueError, RecursionError):
         return None
+    return parsed if isinstance(parsed, dict) else None
 
 
-def _reason(answer: dict) -> str:
-    """What the usual shape of an error says: {"error": {"message"}}."""
+def _error_of(answer: dict) -> tuple[str, bool]:
+    """What an error of the usual shape says ({"error": {"message", "code", "type"}}); whether waiting cannot help."""
     error = answer.get("error")
-    return " ".join(str(error.get("message", "") if isinstance(error, dict) else error or "").split())
-
-
-def _codes(answer: dict) -> set[str]:
-    error = answer.get("error")
-    return {str(error.get(key)) for key in ("code", "type")} if isinstance(error, dict) else set()
+    error = error if isinstance(error, dict) else {"message": error or ""}
+    reason = " ".join(str(error.get("message", "")).split())
+    return reason, bool(HOPELESS & {str(error.get("code")), str(error.get("type"))})
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds, from a number or a date."""
+    """Seconds, from a number or a date; 0 where the server does not say."""
     text = headers.get("Retry-After", "")
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
+    with contextlib.suppress(TypeError, ValueError):
         # By the server's clock where it tells it.
-        here = format_datetime(datetime.now(UTC))
-        until, now = (parsedate_to_datetime(value) for value in (text, headers.get("Date", here)))
-        return max(0.0, (until - now).total_seconds())
-    except (TypeError, ValueError):
-        return 0.0
+        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    return 0.0

@@ -39,16 +39,14 @@ class Perspective:
         url: str = URL,
         language: str = "en",
         budget: int = 0,
-        tries: int = 8,
-        first_wait: float = 1.0,
-        timeout: float = 60.0,
+        **options: float,
     ):
         """Args:
           per_second: the quota.
           url: where the API, or one that answers like it, is.
           language: of all texts; the API is told, so that it does not guess from a few words.
           budget: at most so many requests, 0 for any number.
-          tries, first_wait, timeout: see `http.JsonApi`.
+          options: of `http.JsonApi`: tries, first_wait, timeout.
 
         Raises:
           ValueError: no key, or a setting out of range.
@@ -56,15 +54,8 @@ class Perspective:
         self.budget = Budget(budget)
         self.about = {"kind": "perspective", "url": url, "language": language}
         self._cache, self._url, self._language = cache, url, language
-        self._api = JsonApi(
-            url,
-            {"X-Goog-Api-Key": read_key(KEY)},
-            limiter=RateLimiter(per_second),
-            budget=self.budget,
-            tries=tries,
-            first_wait=first_wait,
-            timeout=timeout,
-        )
+        headers, limiter = {"X-Goog-Api-Key": read_key(KEY)}, RateLimiter(per_second)
+        self._api = JsonApi(url, headers, limiter=limiter, budget=self.budget, **options)
         # An answer takes less than a second.
         self._concurrency = min(MOST_AT_ONCE, math.ceil(per_second))
 
@@ -83,7 +74,8 @@ class Perspective:
             answers[text] = end
             self._cache.put(self._question(text), end)
 
-        self._pool.ask_all([text for text, answer in answers.items() if answer is None], keep, lambda error: True)
+        missing = iter([text for text, answer in answers.items() if answer is None])
+        self._pool.run(lambda: next(missing, None), keep)
         return [Toxicity(**answers[text]) for text in texts]
 
     @functools.cached_property

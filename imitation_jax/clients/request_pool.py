@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from imitation_jax.clients.budget import open_budget
 from imitation_jax.clients.chat_client import ChatClient, Reply, Request, read_key
 from imitation_jax.clients.http import ApiError, JsonApi, RefusedError
+from imitation_jax.core.progress import ticks
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -107,37 +108,50 @@ class RequestPool(Generic[Item, Answer]):
         self,
         items: Collection[Item],
         done: Callable[[Item, Answer | ApiError], None],
-        is_final: Callable[[ApiError], bool] = lambda error: isinstance(error, RefusedError),
-    ) -> list[str]:
-        """Asks for each of the items, again where the end is not `is_final`, and `done` gets the last end of each.
+        *,
+        desc: str,
+        unit: str,
+        total: int,
+        is_refusal: Callable[[ApiError], bool] = lambda error: isinstance(error, RefusedError),
+    ) -> None:
+        """Asks for each of the items, up to ROUNDS times while there is neither answer nor refusal, and shows progress.
 
-        Returns:
-          Why those have no answer that were given up; the same start of the command may ask for them again.
+        Args:
+          done: gets the last end of each item.
+          desc, unit: what is done and to what, see `core.progress`.
+          total: of the items with those that were answered before.
 
         Raises:
-          As `run`.
+          ValueError: some got no answer; else as `run`.
         """
         waiting = collections.deque(items)
         rounds: collections.Counter[int] = collections.Counter()
         given_up = []
+        with ticks(total=total, initial=total - len(items), desc=desc, unit=unit) as tick:
 
-        def ended(item: Item, end: Answer | ApiError) -> None:
-            if isinstance(end, ApiError) and not is_final(end):
-                rounds[id(item)] += 1
-                if rounds[id(item)] < ROUNDS:
-                    waiting.append(item)
-                    return
-                given_up.append(str(end))
-            done(item, end)
+            def ended(item: Item, end: Answer | ApiError) -> None:
+                if isinstance(end, ApiError) and not is_refusal(end):
+                    rounds[id(item)] += 1
+                    if rounds[id(item)] < ROUNDS:
+                        waiting.append(item)
+                        return
+                    given_up.append(str(end))
+                done(item, end)
+                tick(self.budget.summary())
 
-        self.run(lambda: waiting.popleft() if waiting else None, ended)
-        return given_up
+            self.run(lambda: waiting.popleft() if waiting else None, ended)
+        if given_up:
+            text = f"{len(given_up)} of {total} {unit}s got no answer, the last because of: {given_up[-1]}"
+            raise ValueError(f"{text}; the same command asks them again")
 
     def close(self) -> None:
         """Ends all connections; what is still under way is given up."""
 
         async def end() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if tasks:
+                # Cancelled as it begins to connect, anyio would warn of a coroutine that was never awaited.
+                await asyncio.wait(tasks, timeout=0.1)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -170,13 +184,6 @@ class RequestPool(Generic[Item, Answer]):
             text = f"{self._in_a_row} requests in a row failed, the last so: {error}"
             raise ValueError(f"{text}; what was answered is kept, the same command goes on")
         return error
-
-
-def check_answered(given_up: list[str], total: int, what: str) -> None:
-    """Raises ValueError where `RequestPool.ask_all` gave up some of so many."""
-    if given_up:
-        text = f"{len(given_up)} of {total} {what} got no answer, the last because of: {given_up[-1]}"
-        raise ValueError(f"{text}; the same command asks them again")
 
 
 @contextlib.contextmanager
@@ -224,5 +231,7 @@ def open_pool(config: ConfigDict, ledger: Path, hold: bool = False) -> Iterator[
         pool = RequestPool(
             client.ask, client.api, concurrency=config.concurrency, failures=config.failures, key=config.key
         )
-        yield stack.enter_context(contextlib.closing(pool))
-        logging.info("spent, with all starts before: %s", budget.summary())
+        try:
+            yield stack.enter_context(contextlib.closing(pool))
+        finally:
+            logging.info("spent, with all starts before: %s", budget.summary())

@@ -25,7 +25,6 @@ from imitation_jax.clients.chat_client import Reply, Request
 from imitation_jax.clients.forecast import forecast
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.core.fingerprint import digest
-from imitation_jax.core.progress import ticks
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import (
@@ -235,11 +234,8 @@ def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: C
     def is_refusal(error: ApiError) -> bool:
         return isinstance(error, RefusedError) or error.answered
 
-    with contextlib.ExitStack() as stack:
-        # All comparisons with this cache are on one ledger.
-        pool = stack.enter_context(request_pool.open_pool(config, _ledger(config), hold=True))
-        initial = len(found) - len(missing)
-        tick = stack.enter_context(ticks(total=len(found), initial=initial, desc="judging", unit="question"))
+    # All comparisons with this cache are on one ledger.
+    with request_pool.open_pool(config, _ledger(config), hold=True) as pool:
 
         def done(request: Request, end: Reply | ApiError) -> None:
             if isinstance(end, Reply):
@@ -252,10 +248,9 @@ def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: C
             # Of what was refused for other reasons another start may fare better.
             if isinstance(end, Reply) or getattr(end, "status", None) in request_pool.REFUSALS:
                 cache.put(_question(config, request.messages), found[request.about])
-            tick(pool.budget.summary())
 
-        given_up = pool.ask_all(missing, done, is_refusal)
-    request_pool.check_answered(given_up, len(found), "questions")
+        about = {"desc": "judging", "unit": "question", "total": len(found)}
+        pool.ask_all(missing, done, **about, is_refusal=is_refusal)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.append_only import Lines, beside
 from imitation_jax.core.files import write_text
 from imitation_jax.core.json_rows import Rejected
-from imitation_jax.core.progress import ticks
 from imitation_jax.data import dialogues, prompt_files
 from imitation_jax.teacher import sidecar
 
@@ -64,11 +63,13 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
         _write(beside(output, ".rejected.jsonl"), [row.line() for row in state.rejected])
         if state.rejected:
             logging.warning("%s: %d rows are no prompts and set aside", path, len(state.rejected))
-        refused, given_up = _ask(config, state, answers, output) if state.pending else (0, [])
-        refused += state.refused
-        done = state.prompts - refused - len(given_up)
-        logging.info("%s: %d of %d prompts answered, %d refused", output, done, state.prompts, refused)
-    request_pool.check_answered(given_up, state.prompts, "prompts")
+        counts = collections.Counter(answered=state.answered, refused=state.refused)
+        try:
+            if state.pending:
+                _ask(config, state, answers, output, counts)
+        finally:
+            text = "%s: %d of %d prompts answered, %d refused"
+            logging.info(text, output, counts["answered"], state.prompts, counts["refused"])
 
 
 def plan(config: ConfigDict, path: str, output: str, retry_refused: bool = False) -> str:
@@ -131,28 +132,28 @@ def _read_prompts(path: str) -> tuple[list[dict], list[Rejected]]:
     return prompts, rejected
 
 
-def _ask(config: ConfigDict, state: State, answers: Lines, output: str) -> tuple[int, list[str]]:
-    """Asks what is pending; how many were refused, and why others got no answer. A file beside OUTPUT tells of both."""
-    refused = 0
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(request_pool.open_pool(config, sidecar.ledger(output)))
-        failed = stack.enter_context(contextlib.closing(_open_failed(output, state.pending)))
-        progress = {"total": state.prompts, "initial": state.answered + state.refused}
-        tick = stack.enter_context(ticks(**progress, desc="asking", unit="prompt"))
+def _ask(config: ConfigDict, state: State, answers: Lines, output: str, counts: collections.Counter[str]) -> None:
+    """Asks what is pending and counts the answers and refusals.
+
+    Raises:
+      ValueError: some got no answer.
+    """
+    with (
+        request_pool.open_pool(config, sidecar.ledger(output)) as pool,
+        contextlib.closing(_open_failed(output, state.pending)) as failed,
+    ):
 
         def done(request: Request, end: Reply | ApiError) -> None:
-            nonlocal refused
             if isinstance(end, Reply):
                 answers.append(sidecar.answer_row(request, end, config))
-            else:
-                no = isinstance(end, RefusedError)
-                about = {"refused": no, "reason": str(end), "time": sidecar.now()}
-                failed.append(request.about | {"messages": request.messages} | about)
-                refused += no
-            tick(pool.budget.summary())
+                counts["answered"] += 1
+                return
+            refused = isinstance(end, RefusedError)
+            about = {"refused": refused, "reason": str(end), "time": sidecar.now()}
+            failed.append(request.about | {"messages": request.messages} | about)
+            counts["refused"] += refused
 
-        given_up = pool.ask_all(state.pending, done)
-    return refused, given_up
+        pool.ask_all(state.pending, done, desc="asking", unit="prompt", total=state.prompts)
 
 
 def _open_failed(output: str, pending: list[Request]) -> Lines:

@@ -6,7 +6,7 @@ from email.utils import formatdate
 import pytest
 from api_server import reply
 
-from imitation_jax.clients.budget import Budget, BudgetSpentError, Tokens
+from imitation_jax.clients.budget import NOTHING, Budget, BudgetSpentError, Tokens
 from imitation_jax.clients.http import ApiError, JsonApi, RefusedError
 from imitation_jax.clients.rate_limiter import RateLimiter, StoppedError
 
@@ -22,7 +22,7 @@ def post(api, **options):
     return api.post({"question": "six by nine"}, lambda answer: answer["n"], **options)
 
 
-def ask(server, worst=Tokens(), **options):  # noqa: B008 (immutable)
+def ask(server, worst=NOTHING, **options):
     async def main():
         api = open_api(server, **options)
         try:
