@@ -206,6 +206,11 @@ def _interrupts(heard: Callable[[], None]) -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def is_refusal(error: ApiError) -> bool:
+    """Whether the same request would have the same end: it is refused, or its answers are not what was asked for."""
+    return isinstance(error, RefusedError) or error.answered
+
+
 class _EndedError(ValueError):
     """The other requests will end the same way."""
 

@@ -23,7 +23,7 @@ from imitation_jax.clients import config as clients
 from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.chat_client import Reply, Request
 from imitation_jax.clients.forecast import forecast
-from imitation_jax.clients.http import ApiError, RefusedError
+from imitation_jax.clients.http import ApiError
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation import statistics
@@ -231,9 +231,6 @@ def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: C
     """
     missing = [Request(messages, about=place) for place, (*_, messages) in enumerate(questions) if found[place] is None]
 
-    def is_refusal(error: ApiError) -> bool:
-        return isinstance(error, RefusedError) or error.answered
-
     # All comparisons with this cache are on one ledger.
     with request_pool.open_pool(config, _ledger(config), hold=True) as pool:
 
@@ -243,14 +240,14 @@ def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: C
                 text = end.text[: verdicts.MOST_CHARACTERS + 1]
                 reply = {"text": text, "characters": len(end.text), "model": end.model}
                 found[request.about] = reply | {"finish_reason": end.finish_reason, "usage": end.usage}
-            elif is_refusal(end):
+            elif request_pool.is_refusal(end):
                 found[request.about] = {REFUSED: str(end)[:SHOWN]}
             # Of what was refused for other reasons another start may fare better.
             if isinstance(end, Reply) or getattr(end, "status", None) in request_pool.REFUSALS:
                 cache.put(_question(config, request.messages), found[request.about])
 
         about = {"desc": "judging", "unit": "question", "total": len(found)}
-        pool.ask_all(missing, done, **about, is_refusal=is_refusal)
+        pool.ask_all(missing, done, **about, is_refusal=request_pool.is_refusal)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -23,11 +23,11 @@ class Questions:
     def __init__(self, config: ConfigDict):
         parsing.check_positive(config, ("seed_pairs", "shown", "most_of_a_request"))
         self._config, self.most_of_a_request = config, config.most_of_a_request
-        found = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
-        if len(found) < config.shown:
-            raise ValueError(f"{config.seeds}: {len(found)} pairs, too few to show {config.shown} of them")
-        count = min(config.seed_pairs, len(found))
-        self._seeds = random.Random(f"{config.seed}").sample(found, count) if count < len(found) else found
+        pairs = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
+        if len(pairs) < config.shown:
+            raise ValueError(f"{config.seeds}: {len(pairs)} pairs, too few to show {config.shown} of them")
+        count = min(config.seed_pairs, len(pairs))
+        self._seeds = random.Random(f"{config.seed}").sample(pairs, count) if count < len(pairs) else pairs
         if count < config.shown:
             raise ValueError(f"config.seed_pairs={count}: fewer than config.shown={config.shown}")
         self._avoid = Avoid(config.avoid)
@@ -67,11 +67,6 @@ class Questions:
         return parsing.AVOIDED if self._avoid.holds([question, answer]) else ""
 
 
-def open_task(config: ConfigDict) -> Questions:
-    """See synthesis.py."""
-    return Questions(config)
-
-
 def pairs_of(text: str) -> list[Pair]:
     """(question in lower case, answer) of all that an answer holds, as labelled lines or as JSON."""
     parts = parsing.labelled(text, ("question", "answer"), ("q", "a")) or _json(text)
@@ -82,10 +77,10 @@ def pairs_of(text: str) -> list[Pair]:
 def _json(text: str) -> list[dict[str, str]]:
     begin, end = text.find("["), text.rfind("]")
     try:
-        found = json.loads(text[begin : end + 1])
+        values = json.loads(text[begin : end + 1])
     except (ValueError, RecursionError):
         return []
-    rows = [{str(key).lower(): value for key, value in row.items()} for row in found if isinstance(row, dict)]
+    rows = [{str(key).lower(): value for key, value in row.items()} for row in values if isinstance(row, dict)]
     return [row for row in rows if all(isinstance(row.get(key), str) for key in ("question", "answer"))]
 
 

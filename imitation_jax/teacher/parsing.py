@@ -1,4 +1,4 @@
-"""What the tasks of synthesis share: rows of a seed file, labelled parts of an answer, what must not come up again."""
+"""Reads seed files, the labelled parts of a teacher's answer, and the evaluation sets that no grown row may repeat."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ def read_rows(paths: str, key: str) -> Iterator[tuple[str, dict]]:
 
 
 class Avoid:
-    """Texts of evaluation sets: the same text, or one that shares 13 words in a row (see data/ngrams.py), is found."""
+    """Texts of evaluation sets; holds what is the same text, or shares 13 words in a row (see data/ngrams.py)."""
 
     def __init__(self, paths: str):
         """Args:
@@ -85,17 +85,17 @@ def labelled(text: str, labels: Sequence[str], short: Sequence[str] = ()) -> lis
         pattern += rf"|(?<=[ \t])[*_]*(?P<inside>{'|'.join(labels[1:])}){end}"
     parts: list[dict[str, str]] = []
     label, begin = "", 0
-    for found in re.finditer(pattern, text, re.IGNORECASE | re.MULTILINE):
-        name = names[(found["name"] or found["inside"]).lower()]
+    for match in re.finditer(pattern, text, re.IGNORECASE | re.MULTILINE):
+        name = names[(match["name"] or match["inside"]).lower()]
         if name != labels[0] and (not parts or name in parts[-1] or name == label):
             continue
         if label:
-            parts[-1][label] = text[begin : found.start()].strip()
+            parts[-1][label] = text[begin : match.start()].strip()
         if name == labels[0]:
             if label:
                 parts[-1][label] = HEADING.sub("", parts[-1][label]).strip()
             parts.append({})
-        label, begin = name, found.end()
+        label, begin = name, match.end()
     if label:
         parts[-1][label] = text[begin:].strip()
     return parts

@@ -44,14 +44,14 @@ class Tasks:
     def __init__(self, config: ConfigDict):
         parsing.check_positive(config, ("shown_seeds", "most_of_a_request"))
         self._config, self.most_of_a_request = config, config.most_of_a_request
-        found = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
-        self._seeds = [seed for seed in found if len(seed.shown().split()) <= config.most_shown_words]
+        seeds = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
+        self._seeds = [seed for seed in seeds if len(seed.shown().split()) <= config.most_shown_words]
         if len(self._seeds) < config.shown_seeds:
             text = f"{len(self._seeds)} tasks of at most {config.most_shown_words} words"
             raise ValueError(f"{config.seeds}: {text}, too few to show {config.shown_seeds} of them")
         self._grown: list[Example] = []
         self._avoid, self._alike = Avoid(config.avoid), Alike(config.most_alike)
-        for seed in found:
+        for seed in seeds:
             self._alike.add(seed.instruction)
         self._skip = comma_list(config.skip_words.lower())
         self.messages(0, 0)
@@ -125,16 +125,11 @@ class Alike:
         return False
 
 
-def open_task(config: ConfigDict) -> Tasks:
-    """See synthesis.py."""
-    return Tasks(config)
-
-
 def _seed(where: str, row: dict) -> Example:
     """One of a file in the form of Self-Instruct's seed_tasks.jsonl, or with instruction, input, output."""
     instances = row.get("instances")
     about = instances[0] if isinstance(instances, list) and instances and isinstance(instances[0], dict) else row
-    found = [row.get("instruction"), about.get("input") or "", about.get("output")]
-    if not all(isinstance(text, str) for text in found) or not found[0].strip() or not found[2].strip():
+    texts = [row.get("instruction"), about.get("input") or "", about.get("output")]
+    if not all(isinstance(text, str) for text in texts) or not texts[0].strip() or not texts[2].strip():
         raise ValueError(f"{where}: needs texts under 'instruction' and 'output', or an instance with 'output'")
-    return Example(*(text.strip() for text in found))
+    return Example(*(text.strip() for text in texts))

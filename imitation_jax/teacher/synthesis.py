@@ -1,22 +1,14 @@
-"""One loop that grows data: a request, its answer, what of it is taken or left out and why, until there is enough.
+"""Grows a data set from a teacher: asks a request, takes what is good of its answer, until there are enough rows.
 
-A task (nq_synthetic.py, tldr_synthetic.py, self_instruct.py) is an object with
-
-    requests                 how many there are at most, None for no end
-    most_of_a_request        how many rows one is meant to give
-    unusable                 (what, reason) of input that nothing is asked for
-    messages(number, size)   what request `number` asks, which may build on the first `size` rows that were taken
-    read(number, answer)     yields (row, "") for what is taken, (what was said, reason) for what is left out
-
-All answers are kept as they came, in OUTPUT.answers.jsonl. What is taken (OUTPUT.jsonl) and left out
+All answers are kept as they came, in OUTPUT.answers.jsonl. What is taken (OUTPUT.jsonl) and what is left out and why
 (OUTPUT.rejected.jsonl) follows from them alone, request by request in the order of their numbers, and request n builds
 on what came of the first n - config.window: so it does not matter which answer was faster, or where a start ended.
 """
 
 import collections
 import contextlib
-import importlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,28 +18,39 @@ from ml_collections import ConfigDict
 from imitation_jax.clients import config as clients
 from imitation_jax.clients.chat_client import Reply, Request
 from imitation_jax.clients.forecast import forecast
-from imitation_jax.clients.http import ApiError, RefusedError
-from imitation_jax.clients.request_pool import RequestPool, open_pool
+from imitation_jax.clients.http import ApiError
+from imitation_jax.clients.request_pool import RequestPool, is_refusal, open_pool
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.append_only import Lines, beside
 from imitation_jax.core.progress import ticks
-from imitation_jax.teacher import sidecar
-
-TASKS = {"nq": "nq_synthetic", "self_instruct": "self_instruct", "tldr": "tldr_synthetic"}  # -> its module
+from imitation_jax.teacher import nq_synthetic, parsing, self_instruct, sidecar, tldr_synthetic
 
 
 class Task(Protocol):
-    """See the top of this module."""
+    """What one kind of data is asked for and how it is read; made from the config.
+
+    Attributes:
+      requests: how many there are at most, None for no end.
+      most_of_a_request: how many rows one is meant to give.
+      unusable: (what, reason) of input that nothing is asked for.
+    """
 
     requests: int | None
     most_of_a_request: int
-    unusable: list[tuple[dict, str]]
+    unusable: Sequence[tuple[dict, str]]
 
     def messages(self, number: int, size: int) -> list[dict]:
-        """What request `number` asks."""
+        """What request `number` asks, which may build on the first `size` rows that were taken."""
 
     def read(self, number: int, answer: dict) -> Iterator[tuple[dict | str, str]]:
-        """What comes of its answer."""
+        """Yields (row, "") for what is taken of its answer, (what was said, reason) for what is left out."""
+
+
+TASKS: dict[str, Callable[[ConfigDict], Task]] = {
+    "nq": nq_synthetic.Questions,
+    "self_instruct": self_instruct.Tasks,
+    "tldr": tldr_synthetic.Summaries,
+}
 
 
 def grow(config: ConfigDict, output: str) -> None:
@@ -86,10 +89,8 @@ def plan(config: ConfigDict, output: str) -> str:
 def _open(config: ConfigDict) -> Task:
     if config.task not in TASKS:
         raise ValueError(f"config.task={config.task!r}: expected answers, {', '.join(TASKS)}")
-    for key in ("window", "patience"):
-        if config[key] < 1:
-            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
-    return importlib.import_module(f"imitation_jax.teacher.{TASKS[config.task]}").open_task(config)
+    parsing.check_positive(config, ("window", "patience"))
+    return TASKS[config.task](config)
 
 
 class _Growth:
@@ -97,20 +98,20 @@ class _Growth:
 
     def __init__(self, config: ConfigDict, task: Task, answers: Lines, output: str):
         self._config, self._task, self._answers = config, task, answers
-        self._source = config.source or config.task
-        self._stored: dict[int, int] = {}  # number of a request -> where its answer stands
+        self._source, self._target = config.source or config.task, config.target or math.inf
+        self._offsets: dict[int, int] = {}  # number of a request -> where its answer stands
         self._sizes = [0]  # rows taken after so many requests
         self._reasons: collections.Counter[str] = collections.Counter()
         self._next = 0
         self._again: collections.deque[Request] = collections.deque()
         for offset, row in append_only.read(answers.path):
             sidecar.same_parameters(str(answers.path), row, config)
-            self._stored[row["request"]] = offset
+            self._offsets[row["request"]] = offset
         self._out = _Derived(output)
         self._left_out = _Derived(beside(output, ".rejected.jsonl"))
 
     def replay(self) -> None:
-        """Reads the answers that are there, and makes up what is missing of the files that follow from them."""
+        """Reads the answers that are on disk, and makes up what is missing of the files that follow from them."""
         for row, reason in self._task.unusable:
             self._leave_out(None, row, reason)
         self._advance()
@@ -122,22 +123,23 @@ class _Growth:
 
     @property
     def _done(self) -> int:
+        """How many requests' answers were read."""
         return len(self._sizes) - 1
 
     @property
     def finished(self) -> bool:
-        """Whether there is enough, or nothing is left to ask."""
-        return self._enough() or self._done == self._task.requests
+        """Whether there are enough rows, or nothing is left to ask."""
+        return self.taken >= self._target or self._done == self._task.requests
 
     def ask(self, pool: RequestPool[Request, Reply]) -> None:
-        """Asks until there is enough."""
+        """Asks until there are enough rows."""
         target = self._config.target
-        total, unit = (target, "row") if target else (self._task.requests, "answer")
 
         def so_far() -> int:
             return self.taken if target else self._done
 
-        with ticks(total=total, initial=so_far(), desc="growing", unit=unit) as tick:
+        progress = {"total": target or self._task.requests, "unit": "row" if target else "answer"}
+        with ticks(**progress, initial=so_far(), desc="growing") as tick:
 
             def done(request: Request, end: Reply | ApiError) -> None:
                 before = so_far()
@@ -153,16 +155,16 @@ class _Growth:
         return f"{self.taken} rows of {self._done} answers" + (f"; left out: {left_out}" if left_out else "")
 
     def close(self) -> None:
-        """The files can be written to by others."""
+        """Other processes may write to the files after this."""
         self._out.close()
         self._left_out.close()
 
     def _take(self) -> Request | None:
-        if self._enough():
+        if self.taken >= self._target:
             return None
         if self._again:
             return self._again.popleft()
-        while self._next in self._stored:
+        while self._next in self._offsets:
             self._next += 1
         number = self._next
         # Request n waits until n - window + 1 answers are read, whichever comes first.
@@ -176,23 +178,22 @@ class _Growth:
         return self._task.messages(number, self._sizes[max(0, number - self._config.window + 1)])
 
     def _store(self, request: Request, end: Reply | ApiError) -> None:
-        number = request.about["request"]
         if isinstance(end, Reply):
             row = sidecar.answer_row(request, end, self._config)
-        elif isinstance(end, RefusedError) or end.answered:
+        elif is_refusal(end):
             row = request.about | {"messages": request.messages, "parameters": sidecar.parameters(self._config)}
             row |= {"refused": str(end), "time": sidecar.now()}
         else:
             self._again.append(request)
             return
-        self._stored[number] = self._answers.append(row)
+        self._offsets[request.about["request"]] = self._answers.append(row)
         self._advance()
 
     def _advance(self) -> None:
         """Reads the answers whose turn it is."""
-        while not self.finished and self._done in self._stored:
+        while not self.finished and self._done in self._offsets:
             number = self._done
-            answer = self._answers.at(self._stored[number])
+            answer = self._answers.at(self._offsets[number])
             messages = self._messages(number)
             if answer["messages"][: len(messages)] != messages:
                 raise ValueError(
@@ -200,11 +201,11 @@ class _Growth:
                     "prompt, seed or window); go back to the old one, or use another --output"
                 )
             taken = 0
-            found = [(None, "refused")] if "refused" in answer else self._task.read(number, answer)
-            for row, reason in found:
+            rows = [(None, "refused")] if "refused" in answer else self._task.read(number, answer)
+            for row, reason in rows:
                 if reason:
                     self._leave_out(number, row, reason)
-                elif not self._full(taken):
+                elif self.taken + taken < self._target:
                     self._out.put(self._row(number, taken, row, answer))
                     taken += 1
             self._sizes.append(self.taken + taken)
@@ -213,12 +214,6 @@ class _Growth:
     def _leave_out(self, number: int | None, row: dict | str | None, reason: str) -> None:
         self._reasons[reason] += 1
         self._left_out.put({"request": number, "reason": reason, "row": row})
-
-    def _full(self, more: int) -> bool:
-        return bool(self._config.target) and self.taken + more >= self._config.target
-
-    def _enough(self) -> bool:
-        return self._full(0)
 
     def _row(self, number: int, place: int, row: dict, answer: dict) -> dict:
         turns = [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["output"]}]
@@ -238,7 +233,7 @@ class _Growth:
 
 
 class _Derived:
-    """A file that follows from the answers: what stands there already is compared, the rest appended."""
+    """A file that follows from the answers: rows that it has already are compared, the rest is appended."""
 
     def __init__(self, path: str | Path):
         self._lines = Lines(path)
@@ -248,10 +243,7 @@ class _Derived:
     def put(self, row: dict) -> None:
         """The next row."""
         self._count += 1
-        if self._old.closed:
-            self._lines.append(row)
-            return
-        old = self._old.readline()
+        old = b"" if self._old.closed else self._old.readline()
         if not old:
             self._old.close()
             self._lines.append(row)

@@ -49,8 +49,3 @@ class Summaries:
         if not reason and len(row["output"]) >= len(passage):
             reason = "not shorter than the passage"
         yield row, reason
-
-
-def open_task(config: ConfigDict) -> Summaries:
-    """See synthesis.py."""
-    return Summaries(config)
