@@ -25,24 +25,18 @@ Now write {count} new questions with their answers, in the same form."""
 
 
 def get_config(variant: str = ""):
-    config = teacher.gpt_3_5_turbo(teacher.get_config("nq"))
-    config.source = "nq_synthetic"
-    config.budget.dollars = 10.0
-    config.seeds = ""
-    config.avoid = ""  # evaluation files, with commas; or none
-    config.target = 6000
-    config.seed_pairs = 10  # of the file, drawn by config.seed where it has more
-    config.shown = 5  # of them in a request
-    config.most_of_a_request = 10  # pairs that a request asks for
-    config.prompt = PROMPT
-    config.most_question_words = 30
-    config.most_answer_words = 10
-    config.window = 64  # so many requests may be ahead of the last one whose answer has been read
-    config.patience = 50  # when so many answers in a row gave too little ...
-    config.least_yield = 0.1  # ... fewer rows an answer than this, asking ends
-    if variant == "local":
-        config = teacher.local(config)
-        config.target = 200
-    elif variant:
-        raise ValueError(f"nq_synthetic.py:{variant}: the variant is local")
-    return config
+    return teacher.grown(
+        "nq",
+        variant,
+        local_target=200,
+        source="nq_synthetic",
+        budget={"dollars": 10.0},
+        seeds="",
+        target=6000,
+        seed_pairs=10,  # of the file, drawn by config.seed where it has more
+        shown=5,  # of them in a request
+        most_of_a_request=10,  # pairs that a request asks for
+        prompt=PROMPT,
+        most_question_words=30,
+        most_answer_words=10,
+    )

@@ -24,32 +24,25 @@ kinds and in different words, some with and some without an input, and all of th
 
 
 def get_config(variant: str = ""):
-    config = teacher.gpt_3_5_turbo(teacher.get_config("self_instruct"))
-    config.source = "self_instruct"
-    config.budget.dollars = 50.0
-    config.parameters.max_tokens = 2048
-    config.seeds = ""
-    config.avoid = ""  # evaluation files, with commas; or none
-    config.target = 5000
-    config.shown_seeds = 6
-    config.shown_grown = 2
-    config.most_shown_words = 150  # longer tasks are not shown
-    config.most_of_a_request = 8  # tasks that a request asks for
-    config.prompt = PROMPT
-    config.most_alike = 0.7  # ROUGE-L with an earlier instruction from which on a new one is left out
-    config.least_words = 3  # of an instruction
-    config.most_words = 150
-    # Instructions with one of these words are left out.
-    config.skip_words = (
-        "image,images,picture,pictures,photo,graph,graphs,file,files,map,maps,draw,plot,video,audio,music,flowchart,"
-        "diagram"
+    return teacher.grown(
+        "self_instruct",
+        variant,
+        local_target=100,
+        source="self_instruct",
+        budget={"dollars": 50.0},
+        parameters={"max_tokens": 2048},
+        seeds="",
+        target=5000,
+        shown_seeds=6,
+        shown_grown=2,
+        most_shown_words=150,  # longer tasks are not shown
+        most_of_a_request=8,  # tasks that a request asks for
+        prompt=PROMPT,
+        most_alike=0.7,  # ROUGE-L with an earlier instruction from which on a new one is left out
+        least_words=3,  # of an instruction
+        most_words=150,
+        # Instructions with one of these words are left out.
+        skip_words="image,images,picture,pictures,photo,graph,graphs,file,files,map,maps,draw,plot,video,audio,music,"
+        "flowchart,diagram",
+        window=32,
     )
-    config.window = 32  # so many requests may be ahead of the last one whose answer has been read
-    config.patience = 50  # when so many answers in a row gave too little ...
-    config.least_yield = 0.1  # ... fewer rows an answer than this, asking ends
-    if variant == "local":
-        config = teacher.local(config)
-        config.target = 100
-    elif variant:
-        raise ValueError(f"self_instruct.py:{variant}: the variant is local")
-    return config

@@ -13,19 +13,15 @@ from imitation_jax.teacher import config as teacher
 
 
 def get_config(variant: str = ""):
-    config = teacher.gpt_3_5_turbo(teacher.get_config("tldr"))
-    config.source = "tldr_synthetic"
-    config.budget.dollars = 100.0
-    config.parameters.max_tokens = 256
-    config.passages = ""
-    config.avoid = ""  # evaluation files, with commas; or none
-    config.target = 0  # summaries; 0 for one of each passage
-    config.prompt = "Write a TL;DR, a summary of one or two sentences, of this text:\n\n{passage}"
-    config.window = 256  # so many requests may be ahead of the last one whose answer has been read
-    config.patience = 100  # when so many answers in a row gave too little ...
-    config.least_yield = 0.1  # ... fewer rows an answer than this, asking ends
-    if variant == "local":
-        config = teacher.local(config)
-    elif variant:
-        raise ValueError(f"tldr_synthetic.py:{variant}: the variant is local")
-    return config
+    return teacher.grown(
+        "tldr",
+        variant,
+        source="tldr_synthetic",
+        budget={"dollars": 100.0},
+        parameters={"max_tokens": 256},
+        passages="",
+        target=0,  # summaries; 0 for one of each passage
+        prompt="Write a TL;DR, a summary of one or two sentences, of this text:\n\n{passage}",
+        window=256,
+        patience=100,
+    )

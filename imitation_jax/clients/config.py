@@ -2,37 +2,41 @@
 
 from ml_collections import ConfigDict
 
-# A config file that has the variant "local" asks what this started:
-#   python -m imitation_jax.serve --model=gguf:FILE --port=8000
-LOCAL = {"url": "http://127.0.0.1:8000/v1", "model": "SmolLM2-135M-Instruct.Q4_1"}
+from imitation_jax.core.fingerprint import PLACE, Key, Keys
+
+KEYS = Keys(
+    url=Key("https://api.openai.com/v1", "base of any API that speaks OpenAI's chat completions"),
+    model=Key("", "its name there"),
+    also_answers=Key("", "names of models whose answers count too; dated snapshots of model always do"),
+    key=Key("OPENAI_API_KEY", "name of the environment variable that holds the key; empty where none is needed", PLACE),
+    # Kept with each answer. Another API may want max_completion_tokens.
+    parameters=Key({"temperature": 1.0, "max_tokens": 1024}, "sent as they stand"),
+    price=Keys(
+        prompt=Key(0.0, "dollars a million tokens", PLACE), completion=Key(0.0, "dollars a million tokens", PLACE)
+    ),
+    # Never passed, by all starts with the same output together.
+    budget=Keys(dollars=Key(0.0, "0 for no limit", PLACE), tokens=Key(0, "0 for no limit", PLACE)),
+    requests_per_minute=Key(0.0, "0 for any number", PLACE),
+    tokens_per_minute=Key(0.0, "of prompts and the longest answers, as OpenAI counts; 0 for any number", PLACE),
+    concurrency=Key(64, "requests under way at once", PLACE),
+    tries=Key(8, "of one request", PLACE),
+    first_wait=Key(1.0, "seconds before the second try; they double", PLACE),
+    timeout=Key(600.0, "seconds until an answer must be there, to its last byte", PLACE),
+    failures=Key(20, "so many requests in a row without an answer end the start", PLACE),
+)
 
 
 def get_config() -> ConfigDict:
-    """A chat model, of OpenAI unless told otherwise."""
-    config = ConfigDict()
-    config.url = "https://api.openai.com/v1"  # of any API that speaks OpenAI's chat completions
-    config.model = ""
-    config.also_answers = ""  # names of models whose answers count too; dated snapshots of config.model always do
-    config.key = "OPENAI_API_KEY"  # name of the environment variable that holds the key; nothing where none is needed
-    # Sent as they stand, and kept with each answer. Another API may want max_completion_tokens.
-    config.parameters = ConfigDict({"temperature": 1.0, "max_tokens": 1024})
-    config.price = ConfigDict({"prompt": 0.0, "completion": 0.0})  # dollars a million tokens
-    # Never passed, by all starts with the same output together; 0 for none.
-    config.budget = ConfigDict({"dollars": 0.0, "tokens": 0})
-    config.requests_per_minute = 0.0  # 0 for any number
-    config.tokens_per_minute = 0.0  # of prompts and the longest answers, as OpenAI counts; 0 for any number
-    config.concurrency = 64  # requests under way at once
-    config.tries = 8  # of one request
-    config.first_wait = 1.0  # seconds before the second try; they double
-    config.timeout = 600.0  # seconds until an answer must be there, to its last byte
-    config.failures = 20  # so many requests in a row without an answer end the start
-    return config
+    """A chat model, of OpenAI unless the config file says otherwise."""
+    return KEYS.config()
 
 
 def local(config: ConfigDict) -> ConfigDict:
-    """The same of a model behind this project's own `serve`, which costs nothing."""
-    config.update(LOCAL)
-    config.key = ""
+    """The same of a model behind this project's own server, which costs nothing.
+
+    python -m imitation_jax.serve --model=gguf:FILE --port=8000
+    """
+    config.update({"url": "http://127.0.0.1:8000/v1", "model": "SmolLM2-135M-Instruct.Q4_1", "key": ""})
     config.requests_per_minute = config.tokens_per_minute = 0.0
     config.budget.dollars = config.price.prompt = config.price.completion = 0.0
     config.concurrency = 16
