@@ -33,7 +33,7 @@ def costs(root: epath.Path, study: Study | None, models: Sequence[Model]) -> lis
     """A line a model or run that took measurable time."""
     cells = {cell.name: cell for cell in study.cells} if study else {}
     sizes = {base.name: base.parameters for base in study.bases} if study else {}
-    found = []
+    listed = []
     by_name = {model.name: model for model in models}
     students = [model.name for model in models if model.role == "student"]
     for name in dict.fromkeys([*by_name, *cells]):
@@ -47,16 +47,15 @@ def costs(root: epath.Path, study: Study | None, models: Sequence[Model]) -> lis
         results = [result for task, result in own.items() if task not in OTHERS]
         evaluation = sum(result.get("seconds") or 0 for result in results)
         asked = sum(result.get("tokens") or 0 for result in results)
-        parameters = sizes.get(cell.base if cell else name, 0)
-        operations = parameters * (6 * (cell.trained if cell else 0) + 2 * asked)
+        operations = sizes.get(cell.base if cell else name, 0) * (6 * (cell.trained if cell else 0) + 2 * asked)
         if training + evaluation >= LEAST:
-            found.append(Cost(name, training / 3600, tokens, evaluation / 3600, asked, operations))
-    return found
+            listed.append(Cost(name, training / 3600, tokens, evaluation / 3600, asked, operations))
+    return listed
 
 
 def losses(root: epath.Path, study: Study) -> dict[str, list[tuple[float, float]]]:
     """Of each cell with a run: (loss-bearing tokens seen, loss) a step."""
-    found = {}
+    by_cell = {}
     for cell in study.cells:
         seen, points = 0.0, []
         for row in read_lines(root / "runs" / cell.name / "metrics.jsonl"):
@@ -64,5 +63,5 @@ def losses(root: epath.Path, study: Study) -> dict[str, list[tuple[float, float]
                 seen += row.get("loss_tokens") or 0
                 points.append((seen or len(points) + 1, row["loss"]))
         if points:
-            found[cell.name] = points
-    return found
+            by_cell[cell.name] = points
+    return by_cell

@@ -1,9 +1,10 @@
 """Figures: one small panel a measure, and the training curve. As SVG they take the page's colours, as PNG their own."""
 
+import functools
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 from etils import epath
@@ -73,46 +74,62 @@ def write(figure: Figure, folder: epath.Path, name: str) -> None:
             figure.set_layout_engine("none")  # it has found every place, and takes its time
 
 
-def panel(models: Sequence[Model], row: Row) -> Figure:
-    """One measure: a bar a model, base first, with whiskers of one standard error."""
+def single(width: float, height: float, draw: Callable[[Axes], None]) -> Figure:
+    """A figure, in inches, of what `draw` draws."""
     with matplotlib.rc_context(STYLE):
-        figure = figure_of(3.6, 0.62 + 0.3 * len(models))
-        _bars(figure.subplots(), models, row)
+        figure = figure_of(width, height)
+        draw(figure.subplots())
     return figure
 
 
-def panels(models: Sequence[Model], rows: Sequence[Row]) -> Figure:
-    """All of `rows` in one figure, two beside each other."""
+def in_pairs(height: float, drawings: Sequence[Callable[[Axes], None]]) -> Figure:
+    """A figure of several, two beside each other."""
     with matplotlib.rc_context(STYLE):
-        lines = (len(rows) + 1) // 2
-        figure = figure_of(8.4, lines * (0.95 + 0.32 * len(models)))
-        grid = figure.subplots(lines, 2, squeeze=False)
-        for axes, row in zip(grid.flat, rows, strict=False):
-            _bars(axes, models, row)
-            guessing = any("chance" in model.results.get(row.task, {}) for model in models)
-            label = textwrap.fill(row.label, 42)
-            axes.set_title(label, loc="left", fontsize=10, color=INK, pad=16 if guessing else 6)
-        for axes in list(grid.flat)[len(rows) :]:
+        figure = figure_of(8.4, height)
+        places = figure.subplots((len(drawings) + 1) // 2, 2, squeeze=False).flat
+        for axes, draw in zip(places, drawings, strict=False):
+            draw(axes)
+        for axes in places[len(drawings) :]:
             axes.set_axis_off()
     return figure
 
 
+def panel(models: Sequence[Model], row: Row) -> Figure:
+    """One measure: a bar a model, base first, with whiskers of one standard error."""
+    return single(3.6, 0.62 + 0.3 * len(models), lambda axes: _bars(axes, models, row))
+
+
+def panels(models: Sequence[Model], rows: Sequence[Row]) -> Figure:
+    """All of `rows` in one figure, two beside each other."""
+
+    def titled(axes: Axes, row: Row) -> None:
+        _bars(axes, models, row)
+        guessing = any("chance" in model.results.get(row.task, {}) for model in models)
+        label = textwrap.fill(row.label, 42)
+        axes.set_title(label, loc="left", fontsize=10, color=INK, pad=16 if guessing else 6)
+
+    height = (len(rows) + 1) // 2 * (0.95 + 0.32 * len(models))
+    return in_pairs(height, [functools.partial(titled, row=row) for row in rows])
+
+
 def _bars(axes: Axes, models: Sequence[Model], row: Row) -> None:
-    cells = [model.estimate(row) for model in models]
+    estimates = [model.estimate(row) for model in models]
     chances = [model.results[row.task]["chance"] for model in models if "chance" in model.results.get(row.task, {})]
-    top = max((cell["value"] + (cell["stderr"] or 0) for cell in cells if cell), default=1.0)
-    bottom = min((cell["value"] - (cell["stderr"] or 0) for cell in cells if cell), default=0.0)
-    low, high = min(0.0, bottom), max(top, *chances, 1e-9) if chances else max(top, 1e-9)
+    ends = [(e["value"] - (e["stderr"] or 0), e["value"] + (e["stderr"] or 0)) for e in estimates if e]
+    low, high = (
+        min([0.0, *(low for low, _ in ends)]),
+        max([*(high for _, high in ends or [(0.0, 1.0)]), *chances, 1e-9]),
+    )
     span = (high - low) * row.scale
-    for place, (model, cell) in enumerate(zip(models, cells, strict=True)):
-        if cell is None:
+    for place, (model, estimate) in enumerate(zip(models, estimates, strict=True)):
+        if estimate is None:
             axes.text(0, place, "  missing", va="center", color=FAINT, style="italic")
             continue
-        value, error = cell["value"] * row.scale, (cell["stderr"] or 0) * row.scale
+        value, error = estimate["value"] * row.scale, (estimate["stderr"] or 0) * row.scale
         axes.barh(place, value, height=0.62, color=ROLE_COLOURS[model.role])
         if error:
             axes.errorbar(value, place, xerr=error, color=INK, capsize=2.5, lw=1)
-        axes.text(max(value + error, 0) + 0.02 * span, place, row.show(cell["value"]), va="center", color=INK)
+        axes.text(max(value + error, 0) + 0.02 * span, place, row.show(estimate["value"]), va="center", color=INK)
     if chances:
         axes.axvline(chances[0] * row.scale, color=FAINT, lw=1, ls=(0, (3, 2)))
         axes.text(chances[0] * row.scale, -0.62, "guessing", ha="center", va="bottom", color=FAINT, fontsize=7.5)
@@ -134,27 +151,31 @@ def curve(metrics: Sequence[dict]) -> Figure | None:
     points = [(row["step"], row["loss"]) for row in metrics if number(row.get("step")) and number(row.get("loss"))]
     if len(points) < 2:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(5.0, 2.5)
-        axes = figure.subplots()
+    held_out = [row for row in metrics if number(row.get("step")) and number(row.get("validation_loss"))]
+
+    def draw(axes: Axes) -> None:
         steps, losses = zip(*points, strict=True)
         faint = len(points) > 40
         axes.plot(steps, losses, color=ROLE_COLOURS["student"], lw=0.8 if faint else 1.6, alpha=0.35 if faint else 1)
         if faint:
             axes.plot(steps, smooth(losses, len(points) // 25), color=ROLE_COLOURS["student"], lw=1.8)
-        held_out = [row for row in metrics if number(row.get("step")) and number(row.get("validation_loss"))]
         if held_out:
             validation = [row["validation_loss"] for row in held_out]
             axes.plot([row["step"] for row in held_out], validation, color=INK, lw=1.2, marker="o", ms=3)
-            axes.annotate(
-                "validation", (held_out[-1]["step"], validation[-1]), (-4, 6), textcoords="offset points", ha="right"
-            )
+            last = (held_out[-1]["step"], validation[-1])
+            axes.annotate("validation", last, (-4, 6), textcoords="offset points", ha="right")
         axes.set_xlabel("step")
         axes.set_title("Loss a loss-bearing token", loc="left", fontsize=10, color=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelcolor=FAINT)
-        axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.6)
-    return figure
+        plain(axes)
+
+    return single(5.0, 2.5, draw)
+
+
+def plain(axes: Axes) -> None:
+    """Two spines, faint numbers, and faint lines across."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelcolor=FAINT)
+    axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.6)
 
 
 def number(value: object) -> bool:

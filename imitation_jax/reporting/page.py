@@ -214,13 +214,9 @@ def student_verdicts(study: Study, models: dict[str, Model]) -> list[tuple[str, 
 def _kind(models: Sequence[Model], kind: str) -> report_tables.Table | None:
     rows = [row for row in ROWS if row.kind == kind and any(model.estimate(row) for model in models)]
     some = [model for model in models if any(model.estimate(row) for row in rows)]
-    opponents = {
-        str(opponent)
-        for model in some
-        for task in ("judge", "human")
-        if (opponent := model.results.get(task, {}).get("settings", {}).get("opponent"))
-    }
-    note = f"Against {', '.join(sorted(opponents))}." if kind == "preference" and opponents else ""
+    settings = [model.results[row.task]["settings"] for model in some for row in rows if row.task in model.results]
+    opponents = sorted({str(each["opponent"]) for each in settings if each.get("opponent")})
+    note = f"Against {', '.join(opponents)}." if kind == "preference" and opponents else ""
     return report_tables.by_model(kind, f"{kind.capitalize()} by model", note, some, rows) if rows else None
 
 

@@ -14,7 +14,7 @@ PARTS = ("settings", "versions", "data", "fingerprints", "scored_by", "counts")
 def tasks(models: Sequence[Model]) -> list[dict]:
     """{"task", "shared": {key: value}, "own": {model: {key: value}}, "subjects": {subject: {model: estimate}}}; keys
     are `settings.shots`, `versions.jax`."""
-    found = []
+    origins = []
     for task in dict.fromkeys(task for model in models for task in model.results):
         by_model = {model.name: _flat(model.results[task]) for model in models if task in model.results}
         first = next(iter(by_model.values()))
@@ -32,8 +32,8 @@ def tasks(models: Sequence[Model]) -> list[dict]:
         for model in models:
             for subject, cell in (model.results.get(task, {}).get("subjects") or {}).items():
                 subjects.setdefault(subject, {})[model.name] = cell
-        found.append({"task": task, "shared": shared, "own": own, "subjects": subjects})
-    return found
+        origins.append({"task": task, "shared": shared, "own": own, "subjects": subjects})
+    return origins
 
 
 def _flat(result: dict) -> dict[str, Any]:

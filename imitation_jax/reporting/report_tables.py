@@ -55,24 +55,26 @@ def row_of(task: str) -> Row | None:
 def table_1(study: Study, models: Mapping[str, Model]) -> list[Table]:
     """A line a base, a column a data set at its largest budget: Natural Questions, and each local task."""
     tasks = dict.fromkeys(["nq", *(task for data in study.data for task in data.tasks)])
-    diets = list(dict.fromkeys(study.diet(line) for line in study.lines))
+    recipes = list(dict.fromkeys(study.recipe(line) for line in study.lines))
     tables = []
     for row in filter(None, map(row_of, tasks)):
         lines = []
         for base in study.bases:
             own = models.get(base.name)
-            last = {study.diet(line): line.points[-1] for line in study.lines if line.base is base}
+            last = {study.recipe(line): line.points[-1] for line in study.lines if line.base is base}
             numbers = [
-                entry(row, pooled(last[diet], models, row), f"{budget(last[diet])} tokens") if diet in last else None
-                for diet in diets
+                entry(row, pooled(last[recipe], models, row), f"{budget(last[recipe])} tokens")
+                if recipe in last
+                else None
+                for recipe in recipes
             ]
             lines.append((base.label, (entry(row, own and own.estimate(row)), *numbers)))
         teacher = models.get(study.teacher)
         if teacher and teacher.estimate(row):
-            lines.append((teacher.name, (entry(row, teacher.estimate(row)), *[Entry("")] * len(diets))))
+            lines.append((teacher.name, (entry(row, teacher.estimate(row)), *[Entry("")] * len(recipes))))
         name = "table_1" if row.task == "nq" else f"table_1_{row.task}"
         title = f"{row.label}, by imitation data"
-        tables.append(Table(name, title, "Each data set at its largest budget.", ("base", *diets), tuple(lines)))
+        tables.append(Table(name, title, "Each data set at its largest budget.", ("base", *recipes), tuple(lines)))
     return tables
 
 

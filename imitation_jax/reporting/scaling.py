@@ -5,6 +5,7 @@ point that is missing.
 """
 
 import dataclasses
+import functools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -74,20 +75,20 @@ def plan(study: Study, models: Sequence[Model]) -> list[tuple[str, str, list[Pan
 
 
 def looks(study: Study) -> dict[tuple[str, str], Look]:
-    """By (base, diet): a colour a base where there are several, else a colour a diet; a marker and a dash a diet."""
-    diets = list(dict.fromkeys(map(study.diet, study.lines)))
+    """By (base, recipe): a colour a base, where there is one alone a recipe; a marker and a dash a recipe."""
+    recipes = list(dict.fromkeys(map(study.recipe, study.lines)))
     bases = [base.name for base in study.bases]
-    found = {}
+    by_line = {}
     for line in study.lines:
-        diet = diets.index(study.diet(line))
-        colour = figures.SERIES[(bases.index(line.base.name) if len(bases) > 1 else diet) % len(figures.SERIES)]
-        look = Look(study.title(line), colour, DASHES[diet % len(DASHES)], MARKERS[diet % len(MARKERS)])
-        found[line.base.name, study.diet(line)] = look
-    return found
+        recipe = recipes.index(study.recipe(line))
+        colour = figures.SERIES[(bases.index(line.base.name) if len(bases) > 1 else recipe) % len(figures.SERIES)]
+        look = Look(study.title(line), colour, DASHES[recipe % len(DASHES)], MARKERS[recipe % len(MARKERS)])
+        by_line[line.base.name, study.recipe(line)] = look
+    return by_line
 
 
 def legend(study: Study) -> list[Look]:
-    """What a reader needs: a colour a base and, in ink, a dash and marker a diet; of one base its diets alone."""
+    """What a reader needs: a colour a base and, in ink, a dash and marker a recipe; of one base its recipes alone."""
     lines = list(looks(study).items())
     if len(study.bases) == 1:
         return [look for _, look in lines]
@@ -95,33 +96,29 @@ def legend(study: Study) -> list[Look]:
     bases = [Look(base.label, colours[base.name], "-", "") for base in study.bases if base.name in colours]
     return [
         *bases,
-        *(dataclasses.replace(look, label=diet, colour=figures.INK) for diet, look in _diets(study).items()),
+        *(dataclasses.replace(look, label=recipe, colour=figures.INK) for recipe, look in _by_recipe(study).items()),
     ]
 
 
-def _diets(study: Study) -> dict[str, Look]:
-    return {diet: look for (_, diet), look in looks(study).items()}
+def _by_recipe(study: Study) -> dict[str, Look]:
+    return {recipe: look for (_, recipe), look in looks(study).items()}
 
 
 def draw(study: Study, models: Mapping[str, Model], panel: Panel) -> Figure:
     """One panel by itself; its legend is the page's."""
-    with matplotlib.rc_context(figures.STYLE):
-        figure = figures.figure_of(4.2, 2.9)
-        _axes(figure.subplots(), study, models, panel)
-    return figure
+    return figures.single(4.2, 2.9, lambda axes: _axes(axes, study, models, panel))
 
 
 def together(study: Study, models: Mapping[str, Model], panels: Sequence[Panel]) -> Figure:
     """All panels in one figure, two beside each other, with a legend."""
+
+    def titled(axes: Axes, panel: Panel) -> None:
+        _axes(axes, study, models, panel)
+        axes.set_title(textwrap.fill(panel.title, 44), loc="left", fontsize=10, color=figures.INK)
+
+    height = 3.0 * ((len(panels) + 1) // 2) + 0.24 * len(study.lines) / 2 + 0.3
+    figure = figures.in_pairs(height, [functools.partial(titled, panel=panel) for panel in panels])
     with matplotlib.rc_context(figures.STYLE):
-        lines = (len(panels) + 1) // 2
-        figure = figures.figure_of(8.4, 3.0 * lines + 0.24 * len(study.lines) / 2 + 0.3)
-        grid = figure.subplots(lines, 2, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            _axes(axes, study, models, panel)
-            axes.set_title(textwrap.fill(panel.title, 44), loc="left", fontsize=10, color=figures.INK)
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.set_axis_off()
         handles = [
             Line2D([], [], color=look.colour, ls=look.dash, marker=look.marker, ms=4, label=look.label)
             for look in legend(study)
@@ -140,53 +137,52 @@ def _axes(axes: Axes, study: Study, models: Mapping[str, Model], panel: Panel) -
         ticks = _against_size(axes, study, models, row)
         axes.set_xlabel("parameters of the base model")
     teacher = models.get(study.teacher)
-    if teacher and (cell := teacher.estimate(row)):
-        axes.axhline(cell["value"] * row.scale, color=figures.ROLE_COLOURS["teacher"], lw=1.2)
-        axes.text(0.995, cell["value"] * row.scale, "teacher", transform=axes.get_yaxis_transform(), ha="right",
-                  va="bottom", fontsize=7.5, color=figures.ROLE_COLOURS["teacher"])  # fmt: skip
-    chances = [
-        model.results[row.task]["chance"] for model in models.values() if "chance" in model.results.get(row.task, {})
-    ]
-    if chances:
-        axes.axhline(chances[0] * row.scale, color=figures.FAINT, lw=0.9, ls=(0, (3, 2)))
-        axes.text(0.995, chances[0] * row.scale, "guessing", transform=axes.get_yaxis_transform(), ha="right",
-                  va="bottom", fontsize=7.5, color=figures.FAINT)  # fmt: skip
+    if teacher and (estimate := teacher.estimate(row)):
+        _across(axes, row, "teacher", estimate["value"], figures.ROLE_COLOURS["teacher"], lw=1.2)
+    results = [model.results[row.task] for model in models.values() if row.task in model.results]
+    if chances := [result["chance"] for result in results if "chance" in result]:
+        _across(axes, row, "guessing", chances[0], figures.FAINT, lw=0.9, ls=(0, (3, 2)))
     if ticks:
         _log_axis(axes, ticks)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=2.5, labelcolor=figures.FAINT)
-    axes.grid(axis="y", color=figures.FAINT, alpha=0.25, lw=0.6)
+    figures.plain(axes)
+    axes.tick_params(length=2.5)
+
+
+def _across(axes: Axes, row: Row, label: str, value: float, colour: str, **line: object) -> None:
+    """A line across the panel with its name at the right end."""
+    axes.axhline(value * row.scale, color=colour, **line)
+    place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+    axes.text(0.995, value * row.scale, label, fontsize=7.5, color=colour, **place)
 
 
 def _against_data(axes: Axes, study: Study, models: Mapping[str, Model], row: Row) -> dict[float, str]:
     look_of, ticks = looks(study), {}
     drawn = set()
     for line in study.lines:
-        look = look_of[line.base.name, study.diet(line)]
+        look = look_of[line.base.name, study.recipe(line)]
         base = models.get(line.base.name)
-        if line.base.name not in drawn and base and (cell := base.estimate(row)):
+        if line.base.name not in drawn and base and (estimate := base.estimate(row)):
             drawn.add(line.base.name)
             colour = look.colour if len(study.bases) > 1 else figures.ROLE_COLOURS["base"]
-            low, high = _span(row, cell)
-            axes.axhline(cell["value"] * row.scale, color=colour, ls=":", lw=1.5)
-            axes.axhspan(low, high, color=colour, alpha=0.07, lw=0)
-        points = [(amount(point), pooled(point, models, row)) for point in line.points if amount(point)]
-        ticks |= {amount(point): budget(point) for point in line.points if amount(point)}
+            axes.axhline(estimate["value"] * row.scale, color=colour, ls=":", lw=1.5)
+            axes.axhspan(*_span(row, estimate), color=colour, alpha=0.07, lw=0)
+        known = [point for point in line.points if amount(point)]
+        ticks |= {amount(point): budget(point) for point in known}
+        points = [(amount(point), pooled(point, models, row)) for point in known]
         _curve(axes, row, look, points, 0.13 if len(study.lines) < 5 else 0.06)
     return ticks
 
 
 def _against_size(axes: Axes, study: Study, models: Mapping[str, Model], row: Row) -> dict[float, str]:
     bases = [base for base in study.bases if base.parameters]
-    own = [(base.parameters, models[base.name].estimate(row) if base.name in models else None) for base in bases]
-    known = [(x, cell) for x, cell in own if cell]
+    own = [(base.parameters, models[base.name].estimate(row)) for base in bases if base.name in models]
+    known = [(x, estimate) for x, estimate in own if estimate]
     if known:
-        axes.errorbar(
-            [x for x, _ in known], [cell["value"] * row.scale for _, cell in known], yerr=_whiskers(row, known),
-            color=figures.FAINT, ls=":", lw=1.5, marker="x", ms=4, elinewidth=0.9,
-        )  # fmt: skip
-    for diet, look in _diets(study).items():
-        lines = [line for line in study.lines if study.diet(line) == diet and line.base.parameters]
+        values = [estimate["value"] * row.scale for _, estimate in known]
+        line = {"color": figures.FAINT, "ls": ":", "lw": 1.5, "marker": "x", "ms": 4, "elinewidth": 0.9}
+        axes.errorbar([x for x, _ in known], values, yerr=_whiskers(row, known), **line)
+    for recipe, look in _by_recipe(study).items():
+        lines = [line for line in study.lines if study.recipe(line) == recipe and line.base.parameters]
         if lines:
             points = [
                 (line.base.parameters, pooled(point, models, row)) for line in lines if (point := _largest(lines, line))
@@ -207,27 +203,27 @@ def _largest(lines: Sequence[Line], line: Line) -> tuple | None:
 def _curve(axes: Axes, row: Row, look: Look, points: Sequence[tuple[float, dict | None]], band: float) -> None:
     """`band` is how dark it is; at 0 the points have whiskers instead."""
     colour = look.colour
-    known = [(x, cell) for x, cell in points if cell]
-    for x in (x for x, cell in points if not cell):
+    known = [(x, estimate) for x, estimate in points if estimate]
+    for x in (x for x, estimate in points if not estimate):
         axes.plot([x], [0.02], marker="x", ms=6, color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
     if not known:
         return
-    xs, ys = [x for x, _ in known], [cell["value"] * row.scale for _, cell in known]
+    xs, ys = [x for x, _ in known], [estimate["value"] * row.scale for _, estimate in known]
     axes.plot(xs, ys, color=colour, ls=look.dash, lw=1.7, marker=look.marker, ms=4.5)
     if len(known) > 1 and band:
-        spans = [_span(row, cell) for _, cell in known]
+        spans = [_span(row, estimate) for _, estimate in known]
         axes.fill_between(xs, [low for low, _ in spans], [high for _, high in spans], color=colour, alpha=band, lw=0)
     else:
         axes.errorbar(xs, ys, yerr=_whiskers(row, known), color=colour, ls="none", capsize=2.5, lw=1)
 
 
-def _span(row: Row, cell: dict) -> tuple[float, float]:
-    low, high = statistics.interval(cell) or (cell["value"], cell["value"])
+def _span(row: Row, estimate: dict) -> tuple[float, float]:
+    low, high = statistics.interval(estimate) or (estimate["value"], estimate["value"])
     return low * row.scale, high * row.scale
 
 
 def _whiskers(row: Row, known: Sequence[tuple[float, dict]]) -> list[list[float]]:
-    spans = [(cell["value"] * row.scale, *_span(row, cell)) for _, cell in known]
+    spans = [(estimate["value"] * row.scale, *_span(row, estimate)) for _, estimate in known]
     return [[max(value - low, 0) for value, low, _ in spans], [max(high - value, 0) for value, _, high in spans]]
 
 
@@ -251,11 +247,10 @@ def curves(study: Study, losses: Mapping[str, Sequence[tuple[float, float]]]) ->
     if not losses:
         return None
     look_of = looks(study)
-    with matplotlib.rc_context(figures.STYLE):
-        figure = figures.figure_of(6.4, 3.0)
-        axes = figure.subplots()
+
+    def draw(axes: Axes) -> None:
         for line in study.lines:
-            look = look_of[line.base.name, study.diet(line)]
+            look = look_of[line.base.name, study.recipe(line)]
             for cell in (cell for point in line.points for cell in point if cell.name in losses):
                 xs, ys = zip(*losses[cell.name], strict=True)
                 axes.plot(xs, figures.smooth(ys, len(ys) // 25), color=look.colour, ls=look.dash, lw=1.2)
@@ -263,7 +258,6 @@ def curves(study: Study, losses: Mapping[str, Sequence[tuple[float, float]]]) ->
         axes.xaxis.set_major_formatter(lambda place, _: short(place))
         axes.set_xticks([], minor=True)
         axes.set_xlabel("loss-bearing tokens seen")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelcolor=figures.FAINT)
-        axes.grid(axis="y", color=figures.FAINT, alpha=0.25, lw=0.6)
-    return figure
+        figures.plain(axes)
+
+    return figures.single(6.4, 3.0, draw)

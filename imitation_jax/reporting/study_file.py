@@ -1,9 +1,10 @@
-"""`study.json`, what a study has laid out: which base, data set, budget, schedule and seed stand behind a model's name.
+"""Reads a study's `study.json`: which base, data set, budget, schedule and seed stand behind a model's name.
 
 A line is all cells of one base, data set and schedule; along it the data amount grows. A budget's seeds are one point.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -81,24 +82,22 @@ class Study:
     @property
     def lines(self) -> list[Line]:
         """Those with a cell, in the order of bases, data sets and schedules."""
-        found = []
-        for base in self.bases:
-            for data in self.data:
-                for schedule in self.schedules:
-                    own = [c for c in self.cells if (c.base, c.data, c.schedule) == (base.name, data.name, schedule)]
-                    budgets = sorted({cell.tokens or math.inf for cell in own})
-                    points = tuple(tuple(c for c in own if (c.tokens or math.inf) == budget) for budget in budgets)
-                    if points:
-                        found.append(Line(base, data, schedule, points))
-        return found
+        lines = []
+        for base, data, schedule in itertools.product(self.bases, self.data, self.schedules):
+            own = [c for c in self.cells if (c.base, c.data, c.schedule) == (base.name, data.name, schedule)]
+            budgets = sorted({cell.tokens or math.inf for cell in own})
+            points = tuple(tuple(c for c in own if (c.tokens or math.inf) == budget) for budget in budgets)
+            if points:
+                lines.append(Line(base, data, schedule, points))
+        return lines
 
-    def diet(self, line: Line) -> str:
+    def recipe(self, line: Line) -> str:
         """The data set, and the schedule where there are several."""
         return f"{line.data.label}, {line.schedule}" if len(self.schedules) > 1 else line.data.label
 
     def title(self, line: Line) -> str:
-        """The base, where there are several, and the diet."""
-        return f"{line.base.label}, {self.diet(line)}" if len(self.bases) > 1 else self.diet(line)
+        """The base, where there are several, and the recipe."""
+        return f"{line.base.label}, {self.recipe(line)}" if len(self.bases) > 1 else self.recipe(line)
 
 
 def read_study(workdir: epath.Path) -> Study | None:
@@ -111,30 +110,21 @@ def read_study(workdir: epath.Path) -> Study | None:
     if not path.exists():
         return None
     try:
-        told = json.loads(path.read_text())
-        cells = tuple(_cell(cell, workdir / "runs" / cell["name"]) for cell in told["cells"])
-        bases = [
-            Base(
-                base["name"],
-                str(base.get("label") or base["name"]),
-                float(base.get("parameters") or 0),
-                str(base.get("note") or ""),
-            )
-            for base in told["bases"]
-        ]
-        about = {data["name"]: data for data in told.get("data") or []}
+        content = json.loads(path.read_text())
+        cells = tuple(_cell(cell, workdir / "runs" / cell["name"]) for cell in content["cells"])
+        bases = [_base(base) for base in content["bases"]]
+        about = {data["name"]: data for data in content.get("data") or []}
         names = dict.fromkeys([*about, *(cell.data for cell in cells)])
-        data = tuple(_data_set(name, about.get(name, {})) for name in names)
         study = Study(
-            name=str(told.get("name") or "study"),
+            name=str(content.get("name") or "study"),
             bases=tuple(sorted(bases, key=lambda base: base.parameters)),
-            data=data,
+            data=tuple(_data_set(name, about.get(name, {})) for name in names),
             schedules=tuple(dict.fromkeys(cell.schedule for cell in cells)),
-            teacher=told.get("teacher") or "",
+            teacher=content.get("teacher") or "",
             cells=cells,
-            scale=float(told.get("scale") or 1),
-            left_out=tuple((str(one["what"]), str(one["why"])) for one in told.get("left_out") or []),
-            settings={key: told[key] for key in ("schedules", "train") if told.get(key)},
+            scale=float(content.get("scale") or 1),
+            left_out=tuple((str(one["what"]), str(one["why"])) for one in content.get("left_out") or []),
+            settings={key: content[key] for key in ("schedules", "train") if content.get(key)},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not what study writes ({error!r}); run study again") from None
@@ -144,17 +134,22 @@ def read_study(workdir: epath.Path) -> Study | None:
     return study
 
 
-def _cell(told: dict, run: epath.Path) -> Cell:
+def _base(row: dict) -> Base:
+    label, parameters, note = row.get("label") or row["name"], row.get("parameters") or 0, row.get("note") or ""
+    return Base(row["name"], str(label), float(parameters), str(note))
+
+
+def _cell(row: dict, run: epath.Path) -> Cell:
     return Cell(
-        name=told["name"],
-        base=told["base"],
-        data=told["data"],
-        tokens=int(told.get("tokens") or 0),
-        trained=int(told.get("trained_tokens") or 0),
-        schedule=str(told.get("schedule") or ""),
-        seed=int(told.get("seed") or 0),
-        status=str(told.get("status") or "missing"),
-        why=str(told.get("why") or ""),
+        name=row["name"],
+        base=row["base"],
+        data=row["data"],
+        tokens=int(row.get("tokens") or 0),
+        trained=int(row.get("trained_tokens") or 0),
+        schedule=str(row.get("schedule") or ""),
+        seed=int(row.get("seed") or 0),
+        status=str(row.get("status") or "missing"),
+        why=str(row.get("why") or ""),
         warm_up=_ended_in_warm_up(run),
     )
 
@@ -168,9 +163,9 @@ def _ended_in_warm_up(run: epath.Path) -> bool:
     return bool(steps) and max(steps) < warm_up
 
 
-def _data_set(name: str, told: dict) -> DataSet:
-    tasks = tuple(comma_list(told.get("task") or ""))
-    return DataSet(name, str(told.get("label") or name), told.get("kind") == "local", tasks)
+def _data_set(name: str, row: dict) -> DataSet:
+    tasks = tuple(comma_list(row.get("task") or ""))
+    return DataSet(name, str(row.get("label") or name), row.get("kind") == "local", tasks)
 
 
 def amount(cells: Sequence[Cell]) -> float:

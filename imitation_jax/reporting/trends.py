@@ -1,7 +1,7 @@
-"""What a study's grid says: how style and knowledge move with the data amount and with the base model, and what of the
+"""Trends along a study's grid: how style and knowledge move with the data amount and the base model, and which of the
 paper's claims that supports.
 
-Changes are between the ends of a line, by pairs of the same questions as in `findings.change`; seeds are averaged.
+Changes are between the ends of a line, by pairs of the same questions as in `changes.change`; seeds are averaged.
 """
 
 import dataclasses
@@ -51,9 +51,8 @@ def with_data(study: Study, models: Mapping[str, Model]) -> list[Trend]:
         low, high = measured[0], measured[-1]
         pairs = _pairs(high, low, models)
         for row in _headlines():
-            found = mean_change(row, pairs)
-            if found:
-                trends.append(Trend(study.title(line), budget(low), budget(high), line.data.local, found))
+            if changed := mean_change(row, pairs):
+                trends.append(Trend(study.title(line), budget(low), budget(high), line.data.local, changed))
     return trends
 
 
@@ -66,22 +65,20 @@ def with_size(study: Study, models: Mapping[str, Model]) -> list[Trend]:
     pairs: dict[tuple[str, bool], list[Pair]] = {}
     if small.name in models and large.name in models:
         pairs["base models", False] = [(models[large.name], models[small.name])]
-    lines = {(line.base.name, study.diet(line)): line for line in study.lines}
-    for (name, diet), line in lines.items():
-        other = lines.get((large.name, diet))
+    lines = {(line.base.name, study.recipe(line)): line for line in study.lines}
+    for (name, recipe), line in lines.items():
+        other = lines.get((large.name, recipe))
         if name == small.name and other:
-            ours, theirs = ({point[0].tokens: point for point in found.points} for found in (line, other))
-            common = ours.keys() & theirs.keys()
-            measured = [tokens for tokens in common if any(_pairs(theirs[tokens], ours[tokens], models))]
-            if measured:
+            ours, theirs = ({point[0].tokens: point for point in each.points} for each in (line, other))
+            by_budget = {tokens: _pairs(theirs[tokens], ours[tokens], models) for tokens in ours.keys() & theirs.keys()}
+            if measured := [tokens for tokens, some in by_budget.items() if some]:
                 tokens = max(measured, key=lambda asked: asked or math.inf)
-                found = _pairs(theirs[tokens], ours[tokens], models)
-                pairs[f"students of {diet}, {budget(ours[tokens])}", line.data.local] = found
+                pairs[f"students of {recipe}, {budget(ours[tokens])}", line.data.local] = by_budget[tokens]
     return [
-        Trend(where, small.label, large.label, local, found)
+        Trend(where, small.label, large.label, local, changed)
         for (where, local), some in pairs.items()
         for row in _headlines()
-        if (found := mean_change(row, some))
+        if (changed := mean_change(row, some))
     ]
 
 
@@ -100,9 +97,9 @@ def table(name: str, title: str, trends: Sequence[Trend]) -> Table:
     """A line a trend, a column a measure; the entry's note says whether it is beyond the 95% interval."""
     places = list(dict.fromkeys((t.where, t.low, t.high) for t in trends))
     rows = [row for row in _headlines() if any(t.change.row is row for t in trends)]
-    found = {(t.where, t.low, t.high, t.change.row): t.change for t in trends}
+    changes = {(t.where, t.low, t.high, t.change.row): t.change for t in trends}
     lines = [
-        (f"{where}: {low} to {high}", tuple(_entry(found.get((where, low, high, row))) for row in rows))
+        (f"{where}: {low} to {high}", tuple(_entry(changes.get((where, low, high, row))) for row in rows))
         for where, low, high in places
     ]
     heads = tuple(row.label for row in rows)
@@ -128,8 +125,7 @@ def claims(study: Study, models: Mapping[str, Model], data: Sequence[Trend], siz
     How each student does against its base is `findings.verdict`'s.
     """
     broad = [trend for trend in data if not trend.local]
-    found = [_style(broad), _knowledge(broad), _base_or_data(broad, size)]
-    return [*found, *_local(study, models)]
+    return [_style(broad), _knowledge(broad), _base_or_data(broad, size), *_local(study, models)]
 
 
 def _style(trends: Sequence[Trend]) -> Claim:
@@ -178,9 +174,8 @@ def _base_or_data(data: Sequence[Trend], size: Sequence[Trend]) -> Claim:
         if grown.change.row is t.change.row and grown.where != "base models"
     ]
     if not compared:
-        return Claim(title, "open", (
-            "That takes two base models with students of the same data, and two data amounts of one base model."
-        ))  # fmt: skip
+        needs = "That takes two base models with students of the same data, and two data amounts of one base model."
+        return Claim(title, "open", needs)
     z = bonferroni(len(compared))
     # Both changes have a model in common, so their errors go together: at worst they add up.
     gaps = [(a.change.value - b.change.value, a.change.stderr + b.change.stderr) for a, b in compared]
@@ -196,7 +191,7 @@ def _base_or_data(data: Sequence[Trend], size: Sequence[Trend]) -> Claim:
 
 def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
     """Of each local data set: do its students know more of its own task than their base?"""
-    found = []
+    claims = []
     for data in study.data:
         if not data.local:
             continue
@@ -211,7 +206,7 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
         if not changes:
             what = ", ".join(data.tasks) or "its own task"
             words = f"Not measured alike on its students and on their base: {what}."
-            found.append(Claim(title, "open", words))
+            claims.append(Claim(title, "open", words))
             continue
         own = [c for _, c in changes]
         risen, _ = beyond(own)
@@ -219,14 +214,14 @@ def _local(study: Study, models: Mapping[str, Model]) -> list[Claim]:
         stands = "supported" if len(risen) == len(changes) else "mixed" if risen else "contradicted"
         if not risen and not_excluded(own) > NEGLIGIBLE:
             stands, facts = "open", f"No gain beyond error, and none excluded. {facts}"
-        found.append(Claim(title, stands, facts))
-    return found
+        claims.append(Claim(title, stands, facts))
+    return claims
 
 
 def _list(trends: Sequence[Trend]) -> str:
     """The changes in brackets where they are few; the page has a table of all."""
-    found = _joined([(t.where, t.change) for t in trends])
-    return f" ({found}; difference ± standard error)" if len(trends) <= LISTED else ""
+    joined = _joined([(t.where, t.change) for t in trends])
+    return f" ({joined}; difference ± standard error)" if len(trends) <= LISTED else ""
 
 
 def _joined(changes: Sequence[tuple[str, Change]]) -> str:
