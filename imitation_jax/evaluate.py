@@ -40,18 +40,19 @@ def main() -> int:
     from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation import runner
-    from imitation_jax.evaluation.result_tables import table
+    from imitation_jax.evaluation.engines import follow
+    from imitation_jax.evaluation.result_tables import paired_table, table
     from imitation_jax.parallel.start import start
 
     start(cache_dir(), several=True)
     hosts.stop_on_sigterm()
     if hosts.index():
-        runner.follow()
+        follow()
         return 0
     models = comma_list(MODEL.value)
     results = runner.evaluate(CONFIG.value, models, WORKDIR.value, cache_dir() / "samples", CONTAMINATION.value)
     print(table(results))
-    if compared := runner.compare(results, WORKDIR.value):
+    if compared := paired_table(results, WORKDIR.value):
         print(f"\n{compared}")
     hosts.tell(None)
     return 0

@@ -9,14 +9,12 @@ import glob
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import logging
 from etils import epath
-from ml_collections import ConfigDict
 
 from imitation_jax.core import json_rows
 from imitation_jax.core.comma_list import comma_list
@@ -28,7 +26,7 @@ from imitation_jax.data import builder, ngrams
 from imitation_jax.data.input import token_cache
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.benchmark_rows import read_rows
-from imitation_jax.evaluation.results import Result, write_result
+from imitation_jax.evaluation.results import Result, Sample, write_result
 
 Marks = dict[str, Any]
 
@@ -36,17 +34,6 @@ DEFINITION = (
     f"{ngrams.WORDS} words in a row of the item in a training turn, or the whole of an item of "
     f"{ngrams.FEWEST_WORDS} to {ngrams.WORDS - 1} words; case, accents and punctuation ignored"
 )
-
-
-def texts(name: str, task: ModuleType, items: list[dict]) -> dict[str, str]:
-    """What `mark` looks for: each item's own words, by its id.
-
-    Raises:
-      ValueError: the task cannot tell them.
-    """
-    if not hasattr(task, "text"):
-        raise ValueError(f"--contamination: {name} has no text of its own to look for in training data; leave it out")
-    return {item["id"]: task.text(item) for item in items}
 
 
 def texts_of_files(files: str, keys: str) -> dict[str, str]:
@@ -175,10 +162,9 @@ def add(
     result: Result,
     path: epath.Path,
     samples_path: epath.Path,
-    task: ModuleType,
     items: list[dict],
-    config: ConfigDict,
     marks: Marks,
+    metrics_of: Callable[[list[Sample], list[dict]], dict],
 ) -> Result:
     """The result with "contamination": the task's metrics over the clean and over the marked items, and the marks.
 
@@ -188,6 +174,7 @@ def add(
       path: of the result's file, which is written again where this is new.
       samples_path: the samples that the result was made of.
       marks: the task's own, from `mark`.
+      metrics_of: from samples and their items to metrics.
     """
     marked = marks["items"]
     samples = [row for _, row in read_rows(str(samples_path))]
@@ -198,7 +185,7 @@ def add(
         section[f"n_{name}"] = len(some)
         if some:
             chosen = [item for item in items if (item["id"] in marked) == wanted]
-            section[f"metrics_{name}"] = task.summarise(some, chosen, config)["metrics"]
+            section[f"metrics_{name}"] = metrics_of(some, chosen)
         else:
             section[f"metrics_{name}"] = dict.fromkeys(result["metrics"], statistics.estimate(math.nan, math.nan, 0))
     section["items"] = {sample["id"]: marked[sample["id"]] for sample in samples if sample["id"] in marked}

@@ -1,11 +1,13 @@
 """Results as text for a terminal: every metric of every model, and which models differ by more than chance."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 from imitation_jax.core.text_table import text_table
 from imitation_jax.evaluation import contamination, statistics
-from imitation_jax.evaluation.results import Result, samples_path
+from imitation_jax.evaluation.config import settings_keys
+from imitation_jax.evaluation.results import Result, differing_settings, samples_path
+from imitation_jax.evaluation.tasks import all_tasks
 
 
 def table(results: Sequence[Result]) -> str:
@@ -25,17 +27,12 @@ def table(results: Sequence[Result]) -> str:
     return text_table(lines, left=3)
 
 
-def paired_table(
-    results: Sequence[Result], workdir: str, scores: Mapping[str, Sequence[str]], own: Collection[str]
-) -> str:
+def paired_table(results: Sequence[Result], workdir: str) -> str:
     """Of each task, every model minus the first one, item by item; empty where there are no two.
 
-    A line a score: the mean difference with its interval by `statistics.paired_bootstrap`, n, and for scores that are
-    true or false how many items only the one and only the other got right, with McNemar's exact p.
-
-    Args:
-      scores: by task, the keys of its samples that are an item's score (true, false or a number; None is left out).
-      own: settings in which the models may differ; where they differ in another one they are not compared.
+    A line a score (see `Task.PAIRED`): the mean difference with its interval by `statistics.paired_bootstrap`, n, and
+    for scores that are true or false how many items only the one and only the other got right, with McNemar's exact p.
+    Models whose settings differ in what changes the result are not compared.
     """
     by_task: dict[str, list[Result]] = {}
     for result in results:
@@ -43,13 +40,11 @@ def paired_table(
     header = ("task", "model", "minus", "score", "difference", "95% interval", "n", "won", "lost", "McNemar p")
     lines, notes = [header], []
     for task, (first, *others) in by_task.items():
-        keys = scores.get(first["settings"]["task"])
-        if keys is None:
-            continue
-        theirs = _read_scores(workdir, first, keys) if others else {}
-        for other in others:
-            left, right = other["settings"], first["settings"]
-            differ = sorted(key for key in {*left, *right} - {*own} if left.get(key) != right.get(key))
+        module = all_tasks()[first["settings"]["task"]]
+        keys = module.PAIRED
+        theirs = _read_scores(workdir, first, keys) if others and keys else {}
+        for other in others if keys else ():
+            differ = differing_settings(other, first, settings_keys(module))
             ours = _read_scores(workdir, other, keys)
             if differ or ours.keys() != theirs.keys():
                 why = f"they differ in {', '.join(differ)}" if differ else "their samples are not of the same items"

@@ -96,7 +96,7 @@ def is_current(kept: Result | None, keys: Keys, settings: Mapping[str, Any], *, 
 
 def differing_settings(one: Result, other: Result, keys: Keys) -> list[str]:
     """Names of the settings that keep two results' numbers from being compared; see `config.settings_keys`."""
-    return list(keys.differing(one["settings"], other["settings"], COMPARABLE))
+    return list(keys.differing(one.get("settings", {}), other.get("settings", {}), COMPARABLE))
 
 
 def samples_path(workdir: str, model: str, name: str, task: str) -> epath.Path:

@@ -62,11 +62,17 @@ class Needs(enum.Enum):
 
 
 class AnyEngine(Protocol):
-    """What answers: `inference.engine.Engine`, or anything with the same face. `config` is the model's."""
+    """What answers: `inference.engine.Engine`, or anything with the same face.
+
+    Attributes:
+      config: the model's.
+      chosen: settings that leave a choice, as they became.
+    """
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
     config: Any
+    chosen: dict[str, Any]
 
     def score(
         self, requests: Sequence[ScoreRequest], on_result: Callable[[int, Score], None] | None = None
@@ -104,6 +110,13 @@ class Task(Protocol):
 
         Raises:
           ValueError, OSError: one line with the place in a file, or with the key as `config.KEY`.
+        """
+
+    def check(self, config: ConfigDict, asked: list[Item]) -> None:
+        """Of a task that needs answers only: what can be refused before they are given.
+
+        Args:
+          asked: items of the task `answers`, or none where they were answered before.
         """
 
     def text(self, item: Item) -> str:

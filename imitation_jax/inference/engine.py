@@ -8,6 +8,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 
 from imitation_jax.inference import score
 from imitation_jax.inference.batches import Runner
-from imitation_jax.inference.memory import power
+from imitation_jax.inference.memory import GIB, power
 from imitation_jax.inference.requests import GenerateRequest, Generation, Score, ScoreRequest, TokenScore
 from imitation_jax.inference.sequence import Writer
 from imitation_jax.inference.session import Session
@@ -65,6 +66,14 @@ class Engine:
         self._stop_ids = model.template.stop_ids if model.template else eos
         self._runner = Runner(model, mesh, batch_size, memory_gib, compute_dtype)
         self.mesh = self._runner.mesh
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What became of settings that leave a choice: the mesh and, once a batch has been planned, the memory."""
+        chosen: dict[str, Any] = {"mesh": ",".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())}
+        if "memory" in vars(self._runner):
+            chosen["memory_gib"] = round(self._runner.memory.budget / GIB, 3)
+        return chosen
 
     @property
     def tokens_forwarded(self) -> int:

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from imitation_jax.evaluation import engines
 from imitation_jax.inference.requests import Generation, Score
+from imitation_jax.models.load import LoadedModel
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -24,6 +26,7 @@ class ScriptedEngine:
         self.tokenizer = tokenizer
         self.template = load_template("model", tokenizer)
         self.config = SimpleNamespace(max_position_embeddings=context)
+        self.chosen = {"mesh": "fsdp=1", "memory_gib": 1.0}
         self.likes, self.writes, self.dies_after = likes or {}, writes or {}, dies_after
         self.asked, self.requests = [], []
 
@@ -96,3 +99,21 @@ def answer_all():
         return rows, task.summarise(rows, items, config)
 
     return run
+
+
+@pytest.fixture
+def with_engine(monkeypatch):
+    """Puts a scripted engine in the place of every model, and gives it back; `put.loaded` lists the sources read."""
+
+    def put(engine):
+        monkeypatch.setattr(engines, "load_model", load_model)
+        monkeypatch.setattr(engines, "load_template", lambda name, tokenizer: name)
+        monkeypatch.setattr(engines, "Engine", lambda model, *_, **sizes: put.made.append(model.template) or engine)
+        return engine
+
+    def load_model(source, mesh):
+        put.loaded.append(source)
+        return LoadedModel(None, None, None, None, "model")
+
+    put.loaded, put.made = [], []
+    return put

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from imitation_jax.evaluation import runner
+from imitation_jax.evaluation import engines, runner
 from imitation_jax.models import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.tokenizers.chat_template import load_template
@@ -82,7 +82,7 @@ def overrides(data):
 def test_models_of_one_shape_share_programs_and_are_in_memory_one_at_a_time(data, config_of, monkeypatch, caplog):
     config = config_of("all")
     config.update_from_flattened_dict(overrides(data) | {"only": "facts"})
-    before, load_model = [], runner.load_model
+    before, load_model = [], engines.load_model
 
     def alive():
         return sum(array.nbytes for array in jax.live_arrays())
@@ -94,7 +94,7 @@ def test_models_of_one_shape_share_programs_and_are_in_memory_one_at_a_time(data
         before.append((alive() - others, compiled()))
         return load_model(*args)
 
-    monkeypatch.setattr(runner, "load_model", spied)
+    monkeypatch.setattr(engines, "load_model", spied)
     others = alive()
     with jax.log_compiles():
         runner.evaluate(config, [f"hf:{data}/models/*", f"orbax:{data}/run"], str(data / "out"), data)

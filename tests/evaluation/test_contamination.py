@@ -2,7 +2,6 @@ import copy
 import gzip
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 from etils import epath
@@ -21,14 +20,15 @@ QUESTIONS = {
 }
 
 
-def summarise(samples, items, config):
+def summarise(samples, items):
     """A task's metrics, of its samples and of its items."""
     lengths = [len(item["prompt"]) for item in items]
     hits = [sample["correct"] for sample in samples]
     return {"metrics": {"accuracy": statistics.proportion(hits), "length": statistics.mean(lengths)}, "chance": 0.5}
 
 
-TASK = SimpleNamespace(text=lambda item: item["prompt"], summarise=summarise)
+def metrics_of(samples, items):
+    return summarise(samples, items)["metrics"]
 
 
 def turns(*said, keys=("role", "content"), roles=("user", "assistant")):
@@ -152,20 +152,13 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path):
         contamination.mark({"quiz": QUESTIONS}, str(tmp_path), tmp_path / "cache")
 
 
-def test_a_task_that_has_no_text_is_refused():
-    with pytest.raises(ValueError, match="--contamination: style has no text"):
-        contamination.texts("style", SimpleNamespace(), [{"id": "0"}])
-    items = [{"id": "0", "prompt": "Why?"}]
-    assert contamination.texts("quiz", TASK, items) == {"0": "Why?"}
-
-
 @pytest.fixture
 def quiz(tmp_path):
     """A finished result of the quiz, right on "seen" and "new": (result, path, samples' path, items)."""
     items = [{"id": key, "prompt": text} for key, text in QUESTIONS.items()]
     samples = [item | {"correct": item["id"] in ("seen", "new")} for item in items]
     path, samples_path = (epath.Path(tmp_path / name) for name in ("quiz.json", "quiz.samples.jsonl"))
-    result = {"task": "quiz", **summarise(samples, items, None), "settings": {}, "fingerprint": "f", "n": 5}
+    result = {"task": "quiz", **summarise(samples, items), "settings": {}, "fingerprint": "f", "n": 5}
     write_result(path, result)
     write_lines(samples_path, samples)
     return result, path, samples_path, items
@@ -176,7 +169,7 @@ def test_metrics_with_and_without_marked_items(tmp_path, quiz):
     dataset, places = dialogue_file(tmp_path)
     marks = contamination.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
     before = copy.deepcopy(result)
-    added = contamination.add(result, path, samples_path, TASK, items, None, marks)
+    added = contamination.add(result, path, samples_path, items, marks, metrics_of)
     assert read_result(path) == added
     section = added.pop("contamination")
     assert added == result == before  # the fingerprint above all
@@ -201,15 +194,15 @@ def test_no_marked_item_and_then_another_dataset(tmp_path, quiz):
     dataset = tmp_path / "other.jsonl"
     dataset.write_text(json_rows.line({"messages": DIALOGUES[0]}))
     marks = contamination.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
-    added = contamination.add(result, path, samples_path, TASK, items, None, marks)
+    added = contamination.add(result, path, samples_path, items, marks, metrics_of)
     nothing = {"value": None, "stderr": None, "n": 0}
     assert added["contamination"]["metrics_contaminated"] == {"accuracy": nothing, "length": nothing}
     assert added["contamination"]["metrics_clean"] == result["metrics"]
     written = os.stat(path).st_mtime_ns
-    assert contamination.add(read_result(path), path, samples_path, TASK, items, None, marks) == added
+    assert contamination.add(read_result(path), path, samples_path, items, marks, metrics_of) == added
     assert os.stat(path).st_mtime_ns == written  # nothing new, nothing written
     marks = contamination.mark({"quiz": QUESTIONS}, str(dialogue_file(tmp_path)[0]), tmp_path / "cache")["quiz"]
-    again = contamination.add(read_result(path), path, samples_path, TASK, items, None, marks)
+    again = contamination.add(read_result(path), path, samples_path, items, marks, metrics_of)
     assert again["contamination"]["n_contaminated"] == 3
 
 

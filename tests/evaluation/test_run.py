@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from imitation_jax.evaluation import runner
-from imitation_jax.evaluation.result_tables import table
+from imitation_jax.evaluation import engines, runner
+from imitation_jax.evaluation.result_tables import paired_table, table
 
 
 @pytest.fixture
@@ -24,23 +24,6 @@ def model(tmp_path):
     return f"gguf:{path}"
 
 
-@pytest.fixture
-def with_engine(monkeypatch):
-    """Puts a scripted engine in the place of every model, and gives it back; `put.loaded` lists the sources read."""
-
-    def put(engine):
-        monkeypatch.setattr(runner, "load_model", load_model)
-        monkeypatch.setattr(runner, "_engine", lambda config, model: put.made.append(config.template) or engine)
-        return engine
-
-    def load_model(source, mesh):
-        put.loaded.append(source)
-        return SimpleNamespace(template=True)
-
-    put.loaded, put.made = [], []
-    return put
-
-
 def test_result_and_samples(quiz, model, tmp_path, scripted, with_engine):
     with_engine(scripted(likes={"right": -1.0}))
     [result] = runner.evaluate(quiz, [model], str(tmp_path / "run"), tmp_path)
@@ -49,6 +32,8 @@ def test_result_and_samples(quiz, model, tmp_path, scripted, with_engine):
     assert (result["task"], result["model"], result["n"]) == ("facts", "tiny", 6)
     assert result["metrics"]["accuracy"]["value"] == 1.0
     assert result["settings"]["model"] == model
+    # what was left to the engine is recorded as what it became
+    assert (result["settings"]["mesh"], result["settings"]["memory_gib"]) == ("fsdp=1", 1.0)
     assert result["tokens"] > 0 and "jax" in result["versions"]
     samples = [json.loads(line) for line in open(folder / "facts.samples.jsonl", encoding="utf-8")]
     assert [sample["id"] for sample in samples] == [f"q{k}" for k in range(6)]
@@ -83,6 +68,11 @@ def test_the_same_settings_are_kept_and_others_recomputed(quiz, model, tmp_path,
     quiz.role = "student"
     [kept] = runner.evaluate(quiz, [model], workdir, tmp_path)
     assert again.asked == [] and kept["role"] == "student"
+    shutil.move(quiz.data, tmp_path / "moved.jsonl")  # the same data
+    quiz.data = str(tmp_path / "moved.jsonl")
+    [kept] = runner.evaluate(quiz, [model], workdir, tmp_path)
+    assert again.asked == [] and kept["settings"]["data"] == quiz.data and list(kept["data"]) == [quiz.data]
+    assert json.loads((tmp_path / "run/eval/tiny/facts.json").read_text()) == kept
     quiz.limit = 2
     [changed] = runner.evaluate(quiz, [model], workdir, tmp_path)
     assert changed["n"] == 2 and len(again.asked) == 4
@@ -225,7 +215,7 @@ def test_a_killed_batch_goes_on_at_the_item(batch, two_models, tmp_path, scripte
         assert len(first.asked) + len(second.asked) - len(whole.asked) in (0, 1)
         metrics = [(result["task"], result["model"], result["metrics"], result["tokens"]) for result in results]
         assert metrics == [(r["task"], r["model"], r["metrics"], r["tokens"]) for r in expected]
-        assert runner.compare(results, workdir) == runner.compare(expected, str(tmp_path / "whole"))
+        assert paired_table(results, workdir) == paired_table(expected, str(tmp_path / "whole"))
 
 
 def test_contamination_is_told_of_kept_results_too(batch, model, tmp_path, scripted, with_engine):
@@ -292,7 +282,7 @@ def test_everything_is_checked_before_a_model_is_loaded(batch, model, tmp_path, 
 
 def test_a_model_without_a_template_is_refused_before_its_first_task(batch, model, tmp_path, monkeypatch):
     batch.tasks.nq_zero_shot.chat = True
-    monkeypatch.setattr(runner, "load_model", lambda source, mesh: SimpleNamespace(template=None))
+    monkeypatch.setattr(engines, "load_model", lambda source, mesh: SimpleNamespace(template=None))
     with pytest.raises(ValueError, match="tiny.gguf: has no chat template, and nq needs one"):
         runner.evaluate(batch, [model], str(tmp_path / "run"), tmp_path)
 

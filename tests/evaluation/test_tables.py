@@ -40,7 +40,7 @@ def test_models_are_compared_item_by_item_with_the_first(result, tmp_path):
     better = [{"correct": row["correct"] or drawn.random() < 0.1, "f1": row["f1"] + 0.01} for row in base]
     results = [result("nq", "base", base), result("nq", "same", base), result("nq", "better", better)]
     results.append(result("mmlu", "base", base))
-    text = paired_table(results, str(tmp_path), {"nq": ("correct", "f1"), "mmlu": ("correct",)}, {"model"})
+    text = paired_table(results, str(tmp_path))
     header, *lines = [line.split() for line in text.splitlines()]
     assert " ".join(header) == "task model minus score difference 95% interval n won lost McNemar p"
     assert [line[:4] for line in lines] == [
@@ -59,7 +59,7 @@ def test_models_are_compared_item_by_item_with_the_first(result, tmp_path):
 def test_what_was_measured_otherwise_is_not_compared(result, tmp_path):
     some = [{"correct": True}, {"correct": False}]
     results = [result("nq", "a", some, shots=3), result("nq", "b", some, shots=5), result("nq", "c", some[:1], shots=3)]
-    text = paired_table(results, str(tmp_path), {"nq": ("correct",)}, {"model"})
+    text = paired_table(results, str(tmp_path))
     assert text.splitlines() == [
         "nq: b and a are not compared, they differ in shots",
         "nq: c and a are not compared, their samples are not of the same items",
@@ -72,6 +72,6 @@ def test_items_without_a_score_are_left_out(result, tmp_path):
     results = [result("nq", "a", rows), result("nq", "b", rows)]
     path = samples_path(str(tmp_path), "b", "nq", "nq")
     path.write_text("".join(json.dumps({"id": str(k), **row}) + "\n" for k, row in enumerate(base)))
-    text = paired_table(results, str(tmp_path), {"nq": ("correct", "toxicity")}, {"model"})
+    text = paired_table(results, str(tmp_path))
     assert text.splitlines()[1].split()[8] == "2" and len(text.splitlines()) == 2
-    assert paired_table(results[:1], str(tmp_path), {"nq": ("correct",)}, {"model"}) == ""
+    assert paired_table(results[:1], str(tmp_path)) == ""

@@ -7,7 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from imitation_jax.evaluation import runner
+from imitation_jax.evaluation.engines import EngineKey, Engines
+from imitation_jax.evaluation.questions import choose
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import identify, load_model, save_model
@@ -71,9 +72,12 @@ def test_asking_in_chat_needs_a_template(task, chat, hf_folder, refused):
     config = runpy.run_path(str(CONFIGS / f"{task}.py"))["get_config"]()
     config.update(chat | {"mesh": "data=8"})
     with refused(ValueError, source, "no chat template", "--config.template=plain", ".jinja"):
-        runner._Engines(source, [config])(config)
+        key = EngineKey.of(config)
+        assert choose(config)[0].needs_template
+        Engines(source, [key], needs_template=task)(key)
     config.template = "plain"
-    assert runner._Engines(source, [config])(config).template.apart
+    assert not choose(config)[0].needs_template
+    assert Engines(source, [EngineKey.of(config)])(EngineKey.of(config)).template.apart
 
 
 def test_a_run_needs_a_template(hf_folder, tmp_path, one_device, refused):

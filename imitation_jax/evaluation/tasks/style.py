@@ -103,6 +103,21 @@ def read_answers(path: str) -> list[dict]:
     return answer_files.answers(read_rows(path))
 
 
+def check(config: ConfigDict, asked: list[dict]) -> None:
+    """Whether the reference can be read, and shares a prompt with what is asked where that is known.
+
+    Args:
+      asked: items of the task `answers`, or none.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place or the key.
+    """
+    references = read_answers(config.reference)
+    prompts = [{"id": item["id"], "instruction": item["instruction"]} for item in asked]
+    if asked and not answer_files.match(prompts, references)[0]:
+        raise ValueError(f"config.reference={config.reference!r}: shares no prompt with those of the task answers")
+
+
 def read(config: ConfigDict) -> list[dict]:
     """One item a pair, with the counts of what found no pair in each.
 
