@@ -6,7 +6,7 @@ import pytest
 
 from imitation_jax.evaluation import runner, tasks
 from imitation_jax.evaluation.result_tables import paired_table, table
-from imitation_jax.reporting import findings
+from imitation_jax.reporting.model_results import Model, not_comparable
 
 MODULE = '''
 """Spelling backwards: does the model write a word's letters from its last to its first?"""
@@ -88,8 +88,11 @@ def test_a_task_is_a_module_and_a_config(config, tmp_path, scripted, with_engine
         "Backwards, %",
     )
     assert tasks.full_sizes()["backwards"] == 100
-    # another limit is another result, another mesh is not
-    assert not findings.different_settings(*results)
+    [row] = tasks.all_tasks()["backwards"].ROWS
+    one, other = (Model(each["model"], "", {"backwards": each}, tmp_path / "eval" / each["model"]) for each in results)
+    assert not_comparable(row, one, other) == [] and one.scores(row) == {"stone": 1.0, "river": 1.0}
+    results[1]["settings"]["max_new_tokens"] = 4
+    assert not_comparable(row, one, other) == ["max_new_tokens"]
     with_engine(scripted())
     config.batch_size = 2
     [kept] = runner.evaluate(config, [f"gguf:{tmp_path}/a.gguf"], str(tmp_path), tmp_path)
