@@ -1,8 +1,9 @@
-"""POST requests to a JSON API, paid for and in turn, tried again where another try can help."""
+"""POST requests to a JSON API, each within budget and rate limit, tried again where another try can help."""
 
 import asyncio
 import contextlib
 import json
+import logging as std_logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,8 @@ from absl import logging
 
 from imitation_jax.clients.budget import NOTHING, Budget, Tokens
 from imitation_jax.clients.rate_limiter import RateLimiter, StoppedError
+
+std_logging.getLogger("httpx").setLevel(std_logging.WARNING)  # it tells of every request
 
 Answer = TypeVar("Answer")
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}

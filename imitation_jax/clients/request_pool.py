@@ -112,17 +112,18 @@ class RequestPool(Generic[Item, Answer]):
         desc: str,
         unit: str,
         total: int,
-        is_refusal: Callable[[ApiError], bool] = lambda error: isinstance(error, RefusedError),
+        is_final: Callable[[ApiError], bool],
     ) -> None:
-        """Asks for each of the items, up to ROUNDS times while there is neither answer nor refusal, and shows progress.
+        """Asks for each of the items, up to ROUNDS times while there is neither answer nor final error; shows progress.
 
         Args:
           done: gets the last end of each item.
           desc, unit: what is done and to what, see `core.progress`.
-          total: of the items with those that were answered before.
+          total: of the items with what was answered before.
+          is_final: whether asking again is no use.
 
         Raises:
-          ValueError: some got no answer; else as `run`.
+          ValueError: some got neither; else as `run`.
         """
         waiting = collections.deque(items)
         rounds: collections.Counter[int] = collections.Counter()
@@ -130,7 +131,7 @@ class RequestPool(Generic[Item, Answer]):
         with ticks(total=total, initial=total - len(items), desc=desc, unit=unit) as tick:
 
             def ended(item: Item, end: Answer | ApiError) -> None:
-                if isinstance(end, ApiError) and not is_refusal(end):
+                if isinstance(end, ApiError) and not is_final(end):
                     rounds[id(item)] += 1
                     if rounds[id(item)] < ROUNDS:
                         waiting.append(item)

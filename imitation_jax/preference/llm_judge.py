@@ -247,7 +247,7 @@ def _ask(config: ConfigDict, questions: list, found: list[dict | None], cache: C
                 cache.put(_question(config, request.messages), found[request.about])
 
         about = {"desc": "judging", "unit": "question", "total": len(found)}
-        pool.ask_all(missing, done, **about, is_refusal=request_pool.is_refusal)
+        pool.ask_all(missing, done, **about, is_final=request_pool.is_refusal)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -153,7 +153,8 @@ def _ask(config: ConfigDict, state: State, answers: Lines, output: str, counts: 
             failed.append(request.about | {"messages": request.messages} | about)
             counts["refused"] += refused
 
-        pool.ask_all(state.pending, done, desc="asking", unit="prompt", total=state.prompts)
+        about = {"desc": "asking", "unit": "prompt", "total": state.prompts}
+        pool.ask_all(state.pending, done, **about, is_final=lambda error: isinstance(error, RefusedError))
 
 
 def _open_failed(output: str, pending: list[Request]) -> Lines:

@@ -1,4 +1,4 @@
-"""A teacher behind a real HTTP server that misbehaves in all ways known, and keeps the books on it."""
+"""A teacher behind a real HTTP server that misbehaves in all ways known, and keeps a tally."""
 
 import json
 import socket
@@ -84,7 +84,7 @@ SLOW = {
 }
 
 
-class Books:
+class Tally:
     """What was asked, answered and billed, by the last message's text. `reply` is what api_server.Server answers with.
 
     The n-th text that is asked misbehaves as many times as `troubles(n)` has names, then it is answered well.

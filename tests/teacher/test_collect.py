@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from api_server import reply
-from hostile_teacher import KEY, QUICK, SLOW, Books, completion
+from hostile_teacher import KEY, QUICK, SLOW, Tally, completion
 
 from imitation_jax.clients.budget import BudgetSpentError, open_budget
 from imitation_jax.core.append_only import Lines
@@ -29,7 +29,7 @@ def texts(path):
 def test_an_answer_is_a_dialogue_and_an_answer_file_s_row_with_all_that_is_known_of_it(
     server, config, write_prompts, rows, tmp_path
 ):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     output = str(tmp_path / "out.jsonl")
     collect(config, write_prompts(3), output)
     found = {row["id"]: row for row in rows(output)}
@@ -53,7 +53,7 @@ def test_an_answer_is_a_dialogue_and_an_answer_file_s_row_with_all_that_is_known
 
 
 def test_hostile_teacher(server, config, write_prompts, rows, tmp_path):
-    """Exactly one answer a prompt, none asked again once answered, the books agree to the token."""
+    """Exactly one answer a prompt, none asked again once answered, the tally agree to the token."""
     kinds, slow = list(QUICK), list(SLOW)
 
     def troubles(number):
@@ -61,17 +61,17 @@ def test_hostile_teacher(server, config, write_prompts, rows, tmp_path):
             return [slow[number // 20 % len(slow)]]
         return [kinds[(number + step) % len(kinds)] for step in range(number % 4)]
 
-    books = Books(troubles)
-    server.replies, config.timeout = [books.reply], 4.0
+    tally = Tally(troubles)
+    server.replies, config.timeout = [tally.reply], 4.0
     output = str(tmp_path / "out.jsonl")
     path = write_prompts(60)
     collect(config, path, output)
     assert sorted(row["instruction"] for row in rows(output)) == sorted(texts(path))
     assert all(row["output"] == f"You said: {row['instruction']}" for row in rows(output))
-    assert set(books.answered.values()) == {1} and len(books.answered) == 60
+    assert set(tally.answered.values()) == {1} and len(tally.answered) == 60
     budget = spent(config, output)
-    assert budget.known == (books.prompt_tokens, books.completion_tokens)
-    assert budget.cost(budget.known) == pytest.approx(books.dollars, abs=1e-12)
+    assert budget.known == (tally.prompt_tokens, tally.completion_tokens)
+    assert budget.cost(budget.known) == pytest.approx(tally.dollars, abs=1e-12)
     assert not rows(tmp_path / "out.failed.jsonl")
     before = len(server.asked)
     collect(config, path, output)
@@ -80,8 +80,8 @@ def test_hostile_teacher(server, config, write_prompts, rows, tmp_path):
 
 def test_the_budget_is_kept_to_the_cent_and_a_larger_one_goes_on(server, config, write_prompts, rows, tmp_path):
     kinds = ["429 with seconds", "another model", "500", "empty choice", "reset", "200 with an error"]
-    books = Books(lambda number: [kinds[number % len(kinds)]] * (number % 2))
-    server.replies = [books.reply]
+    tally = Tally(lambda number: [kinds[number % len(kinds)]] * (number % 2))
+    server.replies = [tally.reply]
     output, path = str(tmp_path / "out.jsonl"), write_prompts(60)
     for dollars in (0.001, 0.002, 0.003):
         config.budget.dollars = dollars
@@ -90,33 +90,33 @@ def test_the_budget_is_kept_to_the_cent_and_a_larger_one_goes_on(server, config,
         ):
             collect(config, path, output)
         budget = spent(config, output)
-        assert budget.known == (books.prompt_tokens, books.completion_tokens)
+        assert budget.known == (tally.prompt_tokens, tally.completion_tokens)
         assert budget.cost(budget.known + budget.uncertain) <= dollars
         # All but what the next one could have cost is used.
         assert budget.cost(budget.known + budget.uncertain) > dollars - 1e-3
-        assert len(rows(output)) == books.answered.total()
+        assert len(rows(output)) == tally.answered.total()
     config.budget.dollars = 1.0
     collect(config, path, output)
-    assert set(books.answered.values()) == {1} and len(rows(output)) == 60
-    assert spent(config, output).cost(spent(config, output).known) == pytest.approx(books.dollars, abs=1e-12)
-    assert books.dollars < 1.0
+    assert set(tally.answered.values()) == {1} and len(rows(output)) == 60
+    assert spent(config, output).cost(spent(config, output).known) == pytest.approx(tally.dollars, abs=1e-12)
+    assert tally.dollars < 1.0
 
 
 def test_a_budget_of_tokens(server, config, write_prompts, rows, tmp_path):
-    books = Books()
-    server.replies = [books.reply]
+    tally = Tally()
+    server.replies = [tally.reply]
     config.budget.tokens = 500
     output = str(tmp_path / "out.jsonl")
     with pytest.raises(BudgetSpentError, match="the budget of 500 tokens is spent"):
         collect(config, write_prompts(60), output)
-    assert 300 < books.prompt_tokens + books.completion_tokens <= 500
-    assert len(rows(output)) == books.answered.total()
+    assert 300 < tally.prompt_tokens + tally.completion_tokens <= 500
+    assert len(rows(output)) == tally.answered.total()
 
 
 @pytest.mark.parametrize("shape", ["json", "lines"])
 def test_the_order_of_prompts_is_no_matter(server, config, rows, tmp_path, shape):
-    books = Books()
-    server.replies = [books.reply]
+    tally = Tally()
+    server.replies = [tally.reply]
     output = str(tmp_path / "out.jsonl")
     said = [f"line {number}" for number in range(30)] + ["twice", "twice"]
 
@@ -129,15 +129,15 @@ def test_the_order_of_prompts_is_no_matter(server, config, rows, tmp_path, shape
     collect(config, write(range(10, 20)), output)
     collect(config, write([31, *reversed(range(20)), 30]), output)
     collect(config, write(range(32)), output)
-    assert books.answered == Counter(said)
+    assert tally.answered == Counter(said)
     found = rows(output)
     assert sorted(row["instruction"] for row in found) == sorted(said)
     assert len({row["id"] for row in found}) == 32
 
 
 def test_an_id_that_comes_with_another_text_is_asked_beside_it(server, config, rows, tmp_path):
-    books = Books()
-    server.replies = [books.reply]
+    tally = Tally()
+    server.replies = [tally.reply]
     output, path = str(tmp_path / "out.jsonl"), tmp_path / "p.jsonl"
     for text in ("one", "two", "two"):
         path.write_text(json.dumps({"id": "a", "instruction": text}) + "\n")
@@ -150,7 +150,7 @@ def test_an_id_that_comes_with_another_text_is_asked_beside_it(server, config, r
 
 
 def test_other_parameters_are_refused_and_named(server, config, write_prompts, tmp_path):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     output = str(tmp_path / "out.jsonl")
     collect(config, write_prompts(2), output)
     config.parameters.temperature, config.model = 0.5, "another"
@@ -165,7 +165,7 @@ def test_other_parameters_are_refused_and_named(server, config, write_prompts, t
 
 
 def test_a_torn_last_line_is_asked_again_and_one_process_writes_at_once(server, config, write_prompts, rows, tmp_path):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     output, path = tmp_path / "out.jsonl", write_prompts(5)
     collect(config, path, str(output))
     whole = output.read_bytes()
@@ -186,13 +186,13 @@ def test_a_torn_last_line_is_asked_again_and_one_process_writes_at_once(server, 
 
 def test_refused_prompts_are_told_and_asked_again_only_on_demand(server, config, write_prompts, rows, tmp_path):
     angry = {"What is 1 and 1?": "too long", "What is 3 and 3?": "content_filter"}
-    books = Books()
+    tally = Tally()
 
     def refuse(body):
         why = angry.get(body["messages"][-1]["content"])
         if why == "too long":
             return reply({"error": {"message": f"too long, {KEY}"}}, 400)
-        return reply(completion("no", finish_reason=why)) if why else books.reply(body)
+        return reply(completion("no", finish_reason=why)) if why else tally.reply(body)
 
     server.replies = [refuse]
     output, path = str(tmp_path / "out.jsonl"), write_prompts(5)
@@ -211,15 +211,15 @@ def test_refused_prompts_are_told_and_asked_again_only_on_demand(server, config,
 
 
 def test_what_got_no_answer_is_told_and_asked_again(server, config, write_prompts, rows, tmp_path):
-    books = Books(lambda number: ["500"] * 7 if number == 2 else [])
-    server.replies = [books.reply]
+    tally = Tally(lambda number: ["500"] * 7 if number == 2 else [])
+    server.replies = [tally.reply]
     config.tries, config.concurrency = 2, 1
     output, path = str(tmp_path / "out.jsonl"), write_prompts(5)
     with pytest.raises(ValueError, match="1 of 5 prompts got no answer, the last because of: .*after 2 tries: 500"):
         collect(config, path, output)
     assert [row["refused"] for row in rows(tmp_path / "out.failed.jsonl")] == [False]
     collect(config, path, output)
-    assert len(rows(output)) == 5 and set(books.answered.values()) == {1}
+    assert len(rows(output)) == 5 and set(tally.answered.values()) == {1}
     assert not rows(tmp_path / "out.failed.jsonl")
 
 
@@ -260,7 +260,7 @@ def test_what_was_paid_for_is_kept_when_the_money_ends(server, config, write_pro
 
 def test_a_home_folder_is_the_same_at_every_start(server, config, write_prompts, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     for _ in range(2):
         collect(config, write_prompts(3), "~/out.jsonl")
     assert len(server.asked) == 3 and "3 answered" in plan(config, write_prompts(3), "~/out.jsonl")
@@ -299,7 +299,7 @@ def test_answers_of_snapshots_and_of_named_models_count(server, config, write_pr
 
 
 def test_seeds_are_the_prompt_s_own(server, config, write_prompts, rows, tmp_path):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     config.send_seed = True
     collect(config, write_prompts(4), str(tmp_path / "a.jsonl"))
     collect(config, write_prompts(8), str(tmp_path / "b.jsonl"))
@@ -309,7 +309,7 @@ def test_seeds_are_the_prompt_s_own(server, config, write_prompts, rows, tmp_pat
 
 
 def test_a_dry_run_asks_nothing_and_writes_nothing(server, config, write_prompts, tmp_path, monkeypatch):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     output = str(tmp_path / "out.jsonl")
     collect(config, write_prompts(40), output)
     monkeypatch.delenv("TEACHER_KEY")
@@ -326,7 +326,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(server, config, write_prompts
 
 
 def test_rows_that_are_no_prompts_are_set_aside(server, config, rows, tmp_path):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     path = tmp_path / "p.jsonl"
     path.write_text('{"id": "a", "instruction": "good"}\n{"id": "b"}\nno JSON\n')
     collect(config, str(path), str(tmp_path / "out.jsonl"))

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from api_server import reply
-from hostile_teacher import KEY, MODEL, QUICK, Books, completion
+from hostile_teacher import KEY, MODEL, QUICK, Tally, completion
 
 from imitation_jax.clients.budget import BudgetSpentError
 from imitation_jax.data import dialogues
@@ -98,9 +98,9 @@ def scripted(body):
 def test_nq_from_a_scripted_teacher_is_exact(server, nq, rows, tmp_path):
     """Whatever order the answers come in, and with every misbehaviour between them."""
     kinds = [kind for kind in QUICK if not kind.startswith("429")]
-    books = Books(lambda number: [kinds[number % len(kinds)]] * (number % 2), scripted)
+    tally = Tally(lambda number: [kinds[number % len(kinds)]] * (number % 2), scripted)
     random = Random(0)
-    server.replies = [lambda body: (*books.reply(body)[:3], random.uniform(0, 0.05))]
+    server.replies = [lambda body: (*tally.reply(body)[:3], random.uniform(0, 0.05))]
     output = tmp_path / "nq.jsonl"
     grow(nq, str(output))
     pairs, reasons = expected(120)
@@ -121,7 +121,7 @@ def test_nq_from_a_scripted_teacher_is_exact(server, nq, rows, tmp_path):
 
 
 def test_requests_show_five_of_ten_seeds_drawn_anew(server, nq, tmp_path):
-    server.replies = [Books(answer=scripted).reply]
+    server.replies = [Tally(answer=scripted).reply]
     grow(nq, str(tmp_path / "nq.jsonl"))
     shown = [
         {line for line in request["messages"][0]["content"].splitlines() if line.startswith("Question: who is seed")}
@@ -133,7 +133,7 @@ def test_requests_show_five_of_ten_seeds_drawn_anew(server, nq, tmp_path):
 
 
 def test_the_budget_stops_it_and_a_larger_one_goes_on_as_if_it_had_not(server, nq, rows, tmp_path):
-    server.replies = [Books(answer=scripted).reply]
+    server.replies = [Tally(answer=scripted).reply]
     nq.budget.dollars = 0.01
     nq.parameters.max_tokens = 200
     output = tmp_path / "nq.jsonl"
@@ -146,16 +146,16 @@ def test_the_budget_stops_it_and_a_larger_one_goes_on_as_if_it_had_not(server, n
 
 
 def test_killed_at_any_moment_it_goes_on_exactly(command, server, nq, rows, tmp_path, monkeypatch):
-    books = Books(lambda number: ["500"] * (number % 5 == 0), scripted)
+    tally = Tally(lambda number: ["500"] * (number % 5 == 0), scripted)
     random = Random(1)
-    server.replies = [lambda body: (*books.reply(body)[:3], random.uniform(0, 0.1))]
+    server.replies = [lambda body: (*tally.reply(body)[:3], random.uniform(0, 0.1))]
     monkeypatch.setenv("TEACHER_KEY", KEY)
     output = tmp_path / "nq.jsonl"
     flags = [f"--config.{key}={nq[key]}" for key in ("url", "model", "key", "seeds", "avoid", "target", "window")]
     flags += ["--config.first_wait=0.02", "--config.tokens_per_minute=0", "--config.send_seed=True"]
     flags = ["--config=configs/teacher/nq_synthetic.py", *flags, f"--output={output}"]
     process = command.start("collect", *flags)
-    while books.answered.total() < random.randint(12, 24):
+    while tally.answered.total() < random.randint(12, 24):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
@@ -173,7 +173,7 @@ def test_killed_at_any_moment_it_goes_on_exactly(command, server, nq, rows, tmp_
 
 
 def test_other_seeds_or_edited_files_are_refused(server, nq, rows, tmp_path):
-    server.replies = [Books(answer=scripted).reply]
+    server.replies = [Tally(answer=scripted).reply]
     output = tmp_path / "nq.jsonl"
     grow(nq, str(output))
     nq.shown, nq.target = 4, 135
@@ -225,7 +225,7 @@ def test_refused_requests_are_part_of_what_happened(server, nq, rows, tmp_path):
 
 
 def test_a_dry_run_tells_the_least(server, nq, tmp_path):
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     text = plan(nq, str(tmp_path / "nq.jsonl"))
     assert "0 rows of 0 answers; at least 12 requests to go" in text and "Question: who is seed number" in text
     assert not server.asked and not (tmp_path / "nq.jsonl").exists()
@@ -349,7 +349,7 @@ def test_a_grown_file_is_a_file_of_prompts(server, config, self_instruct, rows, 
 
     server.replies = [lambda body: reply(completion(invent(body)))]
     grow(self_instruct, str(tmp_path / "grown.jsonl"))
-    server.replies = [Books().reply]
+    server.replies = [Tally().reply]
     collect(config, str(tmp_path / "grown.jsonl"), str(tmp_path / "answers.jsonl"))
     asked = {row["id"]: row["instruction"] for row in rows(tmp_path / "answers.jsonl")}
     assert asked == {row["id"]: row["instruction"] for row in rows(tmp_path / "grown.jsonl")}
