@@ -1,4 +1,4 @@
-"""Cloud TPU: a slice for each job, from its creation to its end, by launch/cell.sh; the workdir is in a bucket."""
+"""Cloud TPU: a slice for each job, from its creation to its end, by launch/tpu_job.sh; the workdir is in a bucket."""
 
 import os
 import re
@@ -77,14 +77,14 @@ def slice_name(workdir: str, job: str) -> str:
 
 
 def _has_slice(layout: Layout, job: Job) -> bool:
-    """Whether launch/cell.sh has not come to its end for the job, by the note that it goes by."""
+    """Whether launch/tpu_job.sh has not come to its end for the job, by the note that it goes by."""
     return (cache_dir() / "tpu" / f"{slice_name(layout.workdir, job.name)}.run").exists()
 
 
 def _command(session: Session, job: Job) -> list[str]:
     """The command line for the job: all of it or, where it is done, giving its slice back."""
     layout = session.status.layout
-    argv = ["bash", "launch/cell.sh", slice_name(layout.workdir, job.name)]
+    argv = ["bash", "launch/tpu_job.sh", slice_name(layout.workdir, job.name)]
     if session.status.done(job.name):
         return argv
     base = next((cell.base for cell in layout.cells if cell.name == job.name), job.name)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs one command on a TPU slice of its own, from its creation to its end, and gives the slice back; what `study
-# --launcher=tpu` calls for each cell. Called again with the same name, it goes on watching, and resumes after preemption.
-#   launch/cell.sh NAME SLICE [gcloud's FLAG...] -- COMMAND...
-#   launch/cell.sh NAME        gives the slice back, as what was run there is known to have ended
+# Runs one job on a TPU slice of its own, from its creation to its end, and gives the slice back; what `study
+# --launcher=tpu` calls for each of its jobs. Called again with the same name it goes on watching, and resumes after
+# preemption.
+#   launch/tpu_job.sh NAME SLICE [gcloud's FLAG...] -- COMMAND...
+#   launch/tpu_job.sh NAME        gives the slice back, as what was run there is known to have ended
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
-[ $# = 1 ] || [ $# -ge 4 ] || fail "launch/cell.sh NAME SLICE [FLAG...] -- COMMAND...; --help tells more"
+[ $# = 1 ] || [ $# -ge 4 ] || fail "launch/tpu_job.sh NAME SLICE [FLAG...] -- COMMAND...; --help tells more"
 name=$1 slice=${2:-} flags=()
 asked=${IMITATION_CACHE:-$HOME/.cache/imitation_jax}/tpu/$name
 
