@@ -15,24 +15,29 @@ from pathlib import Path
 
 from imitation_jax.evaluation import config as evaluation
 
+FOLDER = Path(__file__).parent
+FILES = {
+    "mmlu": "mmlu.py",
+    "arc_easy": "arc.py",
+    "arc_challenge": "arc.py:challenge",
+    "hellaswag": "hellaswag.py",
+    "piqa": "piqa.py",
+    "lambada": "lambada.py",
+    "nq": "nq.py",
+    "nq_zero_shot": "nq.py:zero_shot",
+    "trivia_qa": "trivia_qa.py",
+    "gsm8k": "gsm8k.py",
+    "human_eval": "human_eval.py",
+    "tldr": "tldr.py",
+    "toxicity": "toxicity.py",
+    "facts": "facts.py",
+    "answers": "answers.py",
+    "style": "style.py",
+}
+
 
 def get_config():
-    return evaluation.together(
-        Path(__file__).parent,
-        mmlu="mmlu.py",
-        arc_easy="arc.py",
-        arc_challenge="arc.py:challenge",
-        hellaswag="hellaswag.py",
-        piqa="piqa.py",
-        lambada="lambada.py",
-        nq="nq.py",
-        nq_zero_shot="nq.py:zero_shot",
-        trivia_qa="trivia_qa.py",
-        gsm8k="gsm8k.py",
-        human_eval="human_eval.py",
-        tldr="tldr.py",
-        toxicity="toxicity.py",
-        facts="facts.py",
-        answers="answers.py",
-        style="style.py",
-    )
+    """These in their order, and then every other file of this folder, by its name."""
+    named = {file.partition(":")[0] for file in FILES.values()}
+    others = {path.stem: path.name for path in sorted(FOLDER.glob("*.py")) if path.name not in {"all.py", *named}}
+    return evaluation.together(FOLDER, **FILES, **others)

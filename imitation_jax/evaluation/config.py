@@ -80,6 +80,8 @@ def together(folder: str | Path, **files: str) -> ConfigDict:
     for key, file in files.items():
         name, *variant = file.split(":", 1)
         task = runpy.run_path(str(Path(folder) / name))["get_config"](*variant)
+        if "tasks" in task:  # a batch of the user's, which lies there too
+            continue
         for shared in [shared for shared in config if shared in task and task[shared] == config[shared]]:
             task[shared] = config.get_oneway_ref(shared)
         config.tasks[key] = task

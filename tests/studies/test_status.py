@@ -1,6 +1,7 @@
 """What is done is read from the files, with the settings that the study wants."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,7 +9,7 @@ from imitation_jax.core.fingerprint import digest
 from imitation_jax.studies import config as studies
 from imitation_jax.studies import live_table
 from imitation_jax.studies.jobs import study_jobs
-from imitation_jax.studies.layout import lay_out
+from imitation_jax.studies.layout import ROOT, lay_out
 from imitation_jax.studies.status import StudyStatus
 
 CELL = "tiny-talk-10k-flat"
@@ -147,6 +148,16 @@ def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
     look.config.evaluate = f"{tmp_path}/batch.py:nq"
     with pytest.raises(ValueError, match="config.evaluations.facts: .*batch.py:nq has no such task"):
         look()
+
+
+def test_an_evaluation_is_added_by_its_config_alone(look, tmp_path):
+    """Beside the others of the batch; its task's module is found as any task's."""
+    shutil.copytree(ROOT / "configs" / "eval", tmp_path / "eval")
+    shutil.copy(tmp_path / "eval" / "facts.py", tmp_path / "eval" / "riddles.py")
+    look.config.evaluate = f"{tmp_path}/eval/all.py"
+    look.config.evaluations.riddles = {"data": "riddles.jsonl"}
+    (command,) = look().jobs["tiny"].commands
+    assert {"--config.only=facts,riddles", "--config.tasks.riddles.data=riddles.jsonl"} <= set(command)
 
 
 def test_only_the_configs_own_model_is_fetched(look):

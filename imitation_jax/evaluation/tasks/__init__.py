@@ -4,7 +4,7 @@ To add one:
 1. Write a module here that has what `evaluation/task.py` lists under `Task`; nothing else has to know of it.
 2. Write configs/eval/NAME.py, which calls `evaluation.config.of_task` and whose docstring has the command.
 3. Give its report rows as ROWS, if the report is to show it, and its keys as KEYS, each with default and effect.
-4. Add it to configs/eval/all.py if it belongs into every batch, and a test to tests/evaluation/test_NAME.py.
+4. configs/eval/all.py, and so a study's config.evaluations, have it by then; test it in tests/evaluation/test_NAME.py.
 5. Run `evaluate --config=configs/eval/NAME.py`: results, tables, contamination and report take it from there.
 """
 
