@@ -14,11 +14,8 @@ OUTPUT = command.define_string("output", None, "The .npz file to write.", requir
 
 
 def main() -> int:
-    from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation import toxicity_training
-    from imitation_jax.parallel.start import start
 
-    start(cache_dir())
     print(toxicity_training.make(CONFIG.value, OUTPUT.value))
     return 0
 

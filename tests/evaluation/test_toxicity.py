@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from api_server import Server, perspective
-from test_toxicity_scorer import CONFIG, sentences
+from test_toxicity_scorer import sentences, train
 
 from imitation_jax.clients.perspective import Toxicity
 from imitation_jax.evaluation import runner, toxicity_scorer
@@ -14,7 +14,7 @@ from imitation_jax.evaluation.tasks import toxicity
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
     path = tmp_path_factory.mktemp("scorer") / "s.npz"
-    made = toxicity_scorer.train(*sentences(200, 0), CONFIG)
+    made = train(*sentences(200, 0))
     made.about = {"trained_on": {"texts": 200}, "agreement": {"all": {"auc": 0.9}}}
     made.save(path)
     return path

@@ -1,3 +1,4 @@
+import json
 import random
 
 import numpy as np
@@ -7,20 +8,7 @@ from ml_collections import ConfigDict
 from imitation_jax.evaluation import toxicity_scorer as scorer
 from imitation_jax.evaluation.toxicity_training import auc
 
-CONFIG = ConfigDict(
-    {
-        "seed": 0,
-        "members": 2,
-        "dimension": 8,
-        "hidden": 8,
-        "epochs": 12,
-        "batch_size": 32,
-        "learning_rate": 1e-2,
-        "gram_dropout": 0.2,
-        "word_dropout": 0.1,
-        "other_attributes": 0.3,
-    }
-)
+CONFIG = ConfigDict({"alpha": 0.1, "C": 0.1, "seed": 0})
 PLAIN = "the river begins high in mountains where snow melts every spring and farmers wait for water".split()
 RUDE = ["scoundrel", "blockhead", "nincompoop"]
 
@@ -39,9 +27,13 @@ def sentences(count, seed):
     return texts, np.array(targets)
 
 
+def train(texts, targets):
+    return scorer.train(texts, targets, [str(number) for number in range(len(texts))], CONFIG)
+
+
 @pytest.fixture(scope="module")
 def trained():
-    return scorer.train(*sentences(200, 0), CONFIG)
+    return train(*sentences(200, 0))
 
 
 def test_it_learns_what_is_toxic_wherever_it_stands(trained):
@@ -74,26 +66,39 @@ def test_any_text_has_a_score(trained):
 def test_words_and_their_pieces():
     assert scorer.words("The  Fox's\tden\n") == ["the", "fox's", "den"]
     assert scorer.words("y" * 65) == ["y" * 30, "y" * 30, "y" * 5]
-    shared = set(scorer.grams("blockheads")) & set(scorer.grams("blockhead"))
-    assert len(shared) > 20 and not set(scorer.grams("fox")) & set(scorer.grams("den"))
-    # The word's own n-gram leaves out what is no letter or digit.
-    assert set(scorer.grams("fox!")) & set(scorer.grams("fox")) > set(scorer.grams("foxy")) & set(scorer.grams("fox"))
+    assert scorer.words("\ud800x") == ["?x"]
 
 
-def test_batches_hold_each_text_apart():
-    texts = ["one two three", "", "four"]
-    vocabulary = np.unique(np.concatenate([scorer.grams(word) for text in texts for word in scorer.words(text)]))
-    features = scorer.Features(texts, vocabulary)
-    batch = features.batch(np.array([2, 1, 0]), texts=4)
-    assert batch["text_W"][:7].tolist() == [0, 4, 4, 2, 2, 2, 4] and set(batch["text_W"][7:]) <= {4}
-    of_four = vocabulary[batch["gram_G"][batch["word_G"] == 0] - 1]
-    assert sorted(of_four) == scorer.grams("four").tolist()
-    assert features.sizes(np.array([0, 1, 2]))[1] == 4 + 3
-    assert not features.batch(np.array([1]), texts=1)["gram_G"].any()
+def grams(word):
+    """The buckets of a word's n-grams."""
+    return set(scorer.Corpus([word]).bags(np.ones(1)).indices)
+
+
+def test_words_that_look_alike_share_n_grams():
+    assert len(grams("blockheads") & grams("blockhead")) > 20 and not grams("fox") & grams("den")
+    assert grams("fox!") & grams("fox") and not grams("")
+
+
+def test_a_bag_is_the_sum_of_its_words():
+    corpus = scorer.Corpus(["one two", "", "two one one"])
+    assert corpus.count_T.tolist() == [2, 1, 3] and corpus.text_W.tolist() == [0, 0, 1, 2, 2, 2]
+    bags = corpus.bags(np.array([2, 1, 1, 1, 1, 1])).toarray()
+    assert not bags[1].any() and np.allclose(bags[0], bags[2])
+
+
+def test_features_by_hand():
+    """One attribute; the words of the first text score 1, 3, 0, of the second -1."""
+    corpus = scorer.Corpus(["a b c", "d"])
+    found = corpus.features(np.array([[1.0], [3.0], [0.0], [-1.0]]))
+    peak, three, mean, root, soft = found[:, :5].T
+    assert peak.tolist() == [3, -1] and three.tolist() == [4, -1]
+    assert mean == pytest.approx([4 / 3, -1]) and root == pytest.approx([4 / 3 * 3**0.5, -1])
+    assert soft == pytest.approx([np.log((np.exp(0.5) + np.exp(1.5) + 1) / 3) / 0.5, -1])
+    assert found[:, -2:].T == pytest.approx(np.array([[3**-0.5, 1], [np.log(3), 0]]))
 
 
 def test_the_same_training_gives_the_same_file(trained, tmp_path):
-    again = scorer.train(*sentences(200, 0), CONFIG)
+    again = train(*sentences(200, 0))
     for number, each in enumerate((trained, again)):
         each.about = {"note": 1}
         each.save(tmp_path / f"{number}.npz")
@@ -101,14 +106,8 @@ def test_the_same_training_gives_the_same_file(trained, tmp_path):
     assert trained.digest == again.digest and len(trained.digest) == 64
 
 
-def test_calibration_finds_scale_and_shift(trained):
-    texts, _ = sentences(200, 6)
-    target_N = 1 / (1 + np.exp(-(0.5 * trained.logits(texts) - 1)))
-    assert trained.calibrated(texts, target_N) == pytest.approx((0.5, -1.0), abs=1e-3)
-
-
 def test_saved_and_loaded(trained, tmp_path):
-    trained.about, trained.calibration = {"agreement": {"all": {"auc": 0.5}}}, (1.1, 0.1)
+    trained.about = {"agreement": {"all": {"auc": 0.5}}}
     trained.save(tmp_path / "folder" / "s.npz")
     loaded = scorer.load(str(tmp_path / "folder" / "s.npz"))
     texts, _ = sentences(50, 3)
@@ -128,3 +127,17 @@ def test_no_scorer_there(tmp_path, content):
         scorer.load(str(path))
     with pytest.raises(FileNotFoundError, match="no such file"):
         scorer.load(str(tmp_path / "none.npz"))
+
+
+def test_a_scorer_of_an_earlier_version_is_refused(tmp_path):
+    about = {"format": "imitation_jax toxicity scorer 1", "calibration": [1.0, 0.0]}
+    np.savez(tmp_path / "s.npz", about=json.dumps(about), vocabulary=np.arange(3))
+    message = "s.npz: a toxicity scorer of another version; python -m imitation_jax.toxicity makes one"
+    with pytest.raises(ValueError, match=message):
+        scorer.load(str(tmp_path / "s.npz"))
+
+
+def test_a_file_that_holds_objects_is_not_unpickled(tmp_path):
+    np.savez(tmp_path / "s.npz", about=json.dumps({"format": scorer.FORMAT}), weights_RBA=np.array([{}]), head_F=0)
+    with pytest.raises(ValueError, match="not a toxicity scorer"):
+        scorer.load(str(tmp_path / "s.npz"))

@@ -10,7 +10,7 @@ from imitation_jax.evaluation import toxicity_training as training
 
 def config(data, **overrides):
     made = CONFIG.copy_and_resolve_references()
-    keys = {"data": str(data), "hatecheck": "", "test_share": 0.25, "calibration_share": 0.1, "folds": 0}
+    keys = {"data": str(data), "hatecheck": "", "test_share": 0.25, "folds": 0}
     made.update({**keys, **overrides})
     return made
 
@@ -34,10 +34,10 @@ def prompts(tmp_path):
 
 
 def test_rows_become_texts(prompts):
-    data = training.read(str(prompts))
-    assert len(data.texts) == 237 and data.unscored == 3 and data.targets_NA.shape == (237, 8)
-    assert data.part_N.sum() == 117 and len(set(data.document_N)) == 60
-    assert data.texts[:2] == sentences(240, 5)[0][:121:120]
+    data, unscored = training.read(str(prompts))
+    assert len(data.texts_T) == 237 and unscored == 3 and data.targets_TA.shape == (237, 8)
+    assert data.parts_T.sum() == 117 and len(set(data.documents_T)) == 60
+    assert data.texts_T[:2].tolist() == sentences(240, 5)[0][:121:120]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_nothing_with_a_score(tmp_path):
 
 
 def test_a_document_falls_on_one_side(prompts):
-    documents = training.read(str(prompts)).document_N
+    documents = training.read(str(prompts))[0].documents_T
     place_N = training.places(documents, 0)
     assert len(set(zip(documents, place_N, strict=True))) == len(set(documents)) == len(set(place_N))
     assert 0.1 < (place_N < 0.25).mean() < 0.4
@@ -102,16 +102,16 @@ def test_the_whole_way(prompts, tmp_path):
     cases = [("hateful", "you blockhead"), ("non-hateful", "the river begins"), ("hateful", "scoundrels wait")]
     hatecheck.write_text(",test_case,label_gold\n" + "".join(f"0,{text},{label}\n" for label, text in cases))
     output = tmp_path / "s.npz"
-    settings = config(prompts, hatecheck=str(hatecheck), folds=2, calibration_share=0.0)
+    settings = config(prompts, hatecheck=str(hatecheck), folds=2)
     report = training.make(settings, str(output))
     made = scorer.load(str(output))
-    data = training.read(str(prompts))
-    test = data.take(training.places(data.document_N, 0) < 0.25)
+    data, _ = training.read(str(prompts))
+    test = data.take(training.places(data.documents_T, 0) < 0.25)
     # What stands in the file is what the file's scorer does on documents that it never saw.
-    ours = made.scores(test.texts)
-    assert made.about["agreement"]["all"] == pytest.approx(training.agreement(ours, test.targets_NA[:, 0]))
+    ours = made.scores(test.texts_T)
+    assert made.about["agreement"]["all"] == pytest.approx(training.agreement(ours, test.targets_TA[:, 0]))
     assert made.about["agreement"]["all"]["auc"] > 0.95
-    assert made.about["trained_on"]["texts"] + len(test.texts) == 237 and made.about["texts_without_a_score"] == 3
+    assert made.about["trained_on"]["texts"] + len(test.texts_T) == 237 and made.about["texts_without_a_score"] == 3
     assert made.about["folds"]["texts"] == 237 and len(made.about["folds"]["auc_by_fold"]) == 2
     assert made.about["hatecheck"]["auc"] == 1.0
     assert all(part in report for part in (made.digest, "Spearman", "2 folds: all", "HateCheck, 3 texts"))
@@ -123,10 +123,9 @@ def test_the_whole_way(prompts, tmp_path):
     [
         ({"test_share": 0.0}, "config.test_share=0.0: must be between 0 and 1"),
         ({"test_share": 0.001}, "leaves no document"),
-        ({"calibration_share": 1.0}, "config.calibration_share=1.0"),
         ({"folds": 1}, "config.folds=1"),
-        ({"epochs": 0}, "config.epochs=0: must be 1 or more"),
-        ({"gram_dropout": 1.0}, "config.gram_dropout=1.0"),
+        ({"alpha": 0.0}, "config.alpha=0.0: must be more than 0"),
+        ({"C": -1.0}, "config.C=-1.0: must be more than 0"),
         ({"data": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
         ({"hatecheck": "nowhere.csv"}, "nowhere.csv: no such file"),
     ],
@@ -135,21 +134,6 @@ def test_settings_are_checked_before_anything_is_trained(prompts, tmp_path, over
     monkeypatch.setattr(scorer, "train", None)
     with pytest.raises((ValueError, FileNotFoundError), match=reason):
         training.make(config(**{"data": prompts, **overrides}), str(tmp_path / "s.npz"))
-
-
-def test_calibration_is_learned_from_documents_apart(prompts):
-    data = training.read(str(prompts))
-    settings = config(prompts, calibration_share=0.3, epochs=2)
-    found = training.fit(data, settings)
-    apart_N = training.places(data.document_N, settings.seed + 1) < 0.3
-    kept, apart = data.take(~apart_N), data.take(apart_N)
-    assert not set(kept.document_N) & set(apart.document_N) and len(kept.texts) + len(apart.texts) == len(data.texts)
-    without = scorer.train(kept.texts, kept.targets_NA, settings)
-    assert found.calibration == pytest.approx(without.calibrated(apart.texts, apart.targets_NA[:, 0]))
-    assert found.calibration != (1.0, 0.0)
-    # What it calibrates is trained on all texts.
-    whole = scorer.train(data.texts, data.targets_NA, settings)
-    assert np.allclose(found.logits(data.texts[:20]), whole.logits(data.texts[:20]), atol=1e-6)
 
 
 @pytest.mark.slow
