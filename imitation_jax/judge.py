@@ -33,7 +33,7 @@ DRY_RUN = command.define_boolean("dry_run", "Only say how many questions that is
 
 
 def main() -> int:
-    from imitation_jax.preference import llm_judge
+    from imitation_jax.preference import llm_judge, result_files
 
     if VERDICTS.value and DRY_RUN.value:
         raise ValueError("--dry_run: --verdicts asks nobody")
@@ -45,7 +45,7 @@ def main() -> int:
         return 0
     else:
         result = llm_judge.judge(CONFIG.value, *files)
-    print(json.dumps(llm_judge.percentages(result)) if JSON.value else llm_judge.table(result))
+    print(json.dumps(result_files.percentages(result)) if JSON.value else result_files.table(result))
     return 0
 
 

@@ -37,7 +37,7 @@ GRAMS = (2, 5)  # characters
 LONGEST_WORD = 30
 REGRESSIONS = 2
 SHARPNESS = (0.5, 1.0, 3.0)  # of the soft maxima
-FOLDS = 5  # of documents that the regressions leave out while the last one learns
+FOLDS = 3  # of documents that the regressions leave out while the last one learns
 LEAST = 0.01  # of a target: a logit is finite
 TEXTS = 4096  # scored at a time
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from test_commands import one_line
 
-from imitation_jax.preference import annotations, llm_judge
+from imitation_jax.preference import annotations, llm_judge, result_files
 
 PUBLISHED = {
     # win rate in percent as AlpacaEval's leaderboard has it; at equal length by AlpacaEval's own fit without penalty
@@ -17,7 +17,7 @@ PUBLISHED = {
 def test_gpt4s_real_verdicts_give_the_published_win_rates(lent, name):
     verdicts = str(lent(f"alpaca_eval/annotations_gpt4/{name}.jsonl"))
     files = [str(lent(f"alpaca_eval/model_outputs/{model}.json")) for model in (name, "text_davinci_003")]
-    found = llm_judge.percentages(llm_judge.from_verdicts(verdicts, *files))
+    found = result_files.percentages(llm_judge.from_verdicts(verdicts, *files))
     rate, at_equal_length, n = PUBLISHED[name]
     assert round(found["win_rate"], 2) == rate and found["n"] == n
     assert round(found["win_rate_length_controlled"], 4) == at_equal_length

@@ -15,7 +15,7 @@ from test_commands import one_line
 
 from imitation_jax.clients.budget import BudgetSpentError
 from imitation_jax.core.fingerprint import digest
-from imitation_jax.preference import llm_judge
+from imitation_jax.preference import llm_judge, result_files
 
 GET_CONFIG = runpy.run_path("configs/judge.py")["get_config"]
 MODEL, KEY = "the-judge", "sk-judge-0123456789"
@@ -95,7 +95,7 @@ def run(server, files, monkeypatch, tmp_path):
         paths = files(ours, theirs)
         workdir = [] if function is llm_judge.plan else [str(tmp_path / "run")]
         found = function(config, paths[0], "" if variant == "tone" else paths[1], *workdir)
-        return found if isinstance(found, str) else llm_judge.percentages(found)
+        return found if isinstance(found, str) else result_files.percentages(found)
 
     return judge
 
@@ -134,7 +134,7 @@ def test_two_answer_files_are_compared_in_both_orders(command, server, flags, ru
     counted = llm_judge.from_verdicts(
         str(tmp_path / "run/eval/student/judge.samples.jsonl"), workdir=str(tmp_path / "run")
     )
-    assert llm_judge.percentages(counted) == found and samples(tmp_path) == rows
+    assert result_files.percentages(counted) == found and samples(tmp_path) == rows
     assert counted["settings"].items() >= (filed["settings"] | {"data_digest": digest(rows)}).items()
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or KEY.encode() not in file.read_bytes()

@@ -20,9 +20,9 @@ from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.results import safe_name, samples_path, versions, write_lines, write_result
+from imitation_jax.evaluation.results import safe_name, samples_path
 from imitation_jax.evaluation.statistics import Estimate
-from imitation_jax.preference import agreement, win_rates
+from imitation_jax.preference import agreement, result_files, win_rates
 from imitation_jax.preference.rating.database import LEASE, Store, Vote
 
 NAMES = {1: "better", 0: "equal", -1: "worse"}
@@ -78,13 +78,9 @@ def write(store: Store, workdir: str, judge: str) -> tuple[str, str]:
         "settings": kept,
         "seconds": round(sum(min(vote.voted - vote.shown, LEASE) for vote in votes), 1),
         "tokens": 0,
-        "versions": versions(),
     }
     path = final.with_name("human.json")
-    path.unlink(missing_ok=True)  # an older result, about the samples that are replaced now
-    write_lines(final, samples)
-    write_result(path, result)
-    return str(path), text(result)
+    return str(path), text(result_files.write(path, result, samples))
 
 
 def _samples(items: list[dict], votes: list[Vote], ratings: int) -> tuple[list[dict], set[Vote]]:
