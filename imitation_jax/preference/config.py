@@ -26,6 +26,7 @@ JUDGE = TONE | Keys(
 )
 # What the settings of results hold beside the config.
 RECORDED = Keys(
+    model=Key("", "the judge's name, in results of before", MODEL),
     judge=Key("", "the judge's name"),
     opponent=Key(None, "whose answers the model's are compared with"),
     wording=Key("", "digest of what the judge is asked, without the answers"),

@@ -1,17 +1,6 @@
 """The lines that the judge, the raters and the question about tone add to the report, as tasks of evaluation do."""
 
-from imitation_jax.core.fingerprint import MODEL, Key, Keys
-from imitation_jax.evaluation.config import COMMON, RECORDED
 from imitation_jax.evaluation.task import Row, Sample
-
-JUDGED = Keys(data_digest=Key("", "of the answers", MODEL), verdicts=Key("", "file of verdicts that were read", MODEL))
-RATED = Keys(
-    generator_a=Key("", "whose answers were rated", MODEL),
-    answers=Key("", "file of them", MODEL),
-    judge=Key("", "whose votes these are", MODEL),
-)
-# By name of the result, what each of its settings changes: the answers are the model's own.
-KEYS = {name: COMMON | RECORDED | own for name, own in (("judge", JUDGED), ("tone", JUDGED), ("human", RATED))}
 
 
 def _preference(sample: Sample) -> float | None:

@@ -12,6 +12,7 @@ from imitation_jax.evaluation.statistics import Estimate
 from imitation_jax.evaluation.task import KINDS, Row
 from imitation_jax.evaluation.tasks import all_tasks, report_rows
 from imitation_jax.preference import report_rows as preference
+from imitation_jax.preference.config import KEYS_OF_RESULTS
 
 ROLE_ORDER = {"base": 0, "": 1, "student": 1, "teacher": 2}
 ROWS = tuple(sorted([*report_rows(), *preference.ROWS], key=lambda row: (KINDS.index(row.kind), row.order)))
@@ -53,7 +54,7 @@ def not_comparable(row: Row, one: Model, other: Model) -> list[str] | None:
 def _keys(result: Result) -> Keys:
     """What each of a result's settings changes."""
     task = all_tasks().get(result["settings"].get("task", result["task"]))
-    return settings_keys(task) if task else preference.KEYS.get(result["task"], RECORDED)
+    return settings_keys(task) if task else KEYS_OF_RESULTS.get(result["task"], RECORDED)
 
 
 def read_lines(path: epath.Path) -> list[dict]:

@@ -10,7 +10,7 @@ import runpy
 
 from etils import epath
 
-from imitation_jax.core.fingerprint import Keys, digest, flat
+from imitation_jax.core.fingerprint import digest, flat
 from imitation_jax.data import answer_files
 from imitation_jax.evaluation.benchmark_rows import read_rows
 from imitation_jax.evaluation.config import settings_keys
@@ -18,6 +18,7 @@ from imitation_jax.evaluation.results import Result, is_current, read_result, sa
 from imitation_jax.evaluation.task import Needs
 from imitation_jax.evaluation.tasks import all_tasks
 from imitation_jax.models.load import identify
+from imitation_jax.preference.config import KEYS_OF_RESULTS
 from imitation_jax.studies.layout import ROOT, Layout, from_root
 
 VERDICTS = ("judge", "tone")
@@ -57,7 +58,7 @@ def judged(layout: Layout, name: str) -> bool:
             return False
         noted = dict(flat(result["settings"]))
         wanted = {key: value for key, value in flat(layout.config.judge.flags.to_dict()) if key in noted}
-        if not is_current(result, Keys(), wanted, whole=False):
+        if not is_current(result, KEYS_OF_RESULTS[task], wanted, whole=False):
             return False
     return _of_answers(layout, name, VERDICTS[0], layout.config.judge.reference, "gold")
 

@@ -15,7 +15,7 @@ from test_commands import one_line
 
 from imitation_jax.clients.budget import BudgetSpentError
 from imitation_jax.core.fingerprint import digest
-from imitation_jax.preference import llm_judge, result_files
+from imitation_jax.preference import judge_prompts, llm_judge, result_files
 
 GET_CONFIG = runpy.run_path("configs/judge.py")["get_config"]
 MODEL, KEY = "the-judge", "sk-judge-0123456789"
@@ -138,6 +138,20 @@ def test_two_answer_files_are_compared_in_both_orders(command, server, flags, ru
     assert counted["settings"].items() >= (filed["settings"] | {"data_digest": digest(rows)}).items()
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or KEY.encode() not in file.read_bytes()
+
+
+def test_a_result_is_kept_where_only_its_speed_would_differ_and_made_anew_with_another_wording(
+    server, run, tmp_path, monkeypatch
+):
+    server.replies = [lambda body: (200, completion(fair(body)), {}, 0)]
+    run(OURS, THEIRS)
+    file = tmp_path / "run/eval/student/judge.json"
+    before = file.stat().st_mtime_ns
+    run(OURS, THEIRS, concurrency=2, timeout=99.0)
+    assert file.stat().st_mtime_ns == before and len(server.asked) == 8
+    monkeypatch.setitem(judge_prompts.WORDINGS, "general", judge_prompts.PAIR)
+    run(OURS, THEIRS)
+    assert file.stat().st_mtime_ns > before and len(server.asked) == 16
 
 
 # What the judge does -> what becomes of the pair. "1" in both orders is a contradiction.
