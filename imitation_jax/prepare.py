@@ -25,12 +25,7 @@ def main() -> int:
         return 0
     from imitation_jax.data.prepare import prepare
 
-    texts = {}
-    if "decontaminate" in config.steps and config.decontaminate.files:
-        from imitation_jax.evaluation.contamination import texts_of_files
-
-        texts = texts_of_files(config.decontaminate.files, config.decontaminate.text_keys)
-    prepare(config, OUTPUT.value, texts)
+    prepare(config, OUTPUT.value)
     return 0
 
 

@@ -13,13 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from imitation_jax.core.files import write_bytes
 from imitation_jax.core.json_rows import Rejected
-from imitation_jax.data import sources
-from imitation_jax.data.cleaning import near_duplicates, pipeline
-from imitation_jax.data.cleaning.pipeline import Cleaned
+from imitation_jax.data import cleaning, sources
+from imitation_jax.data.cleaning import Cleaned, Step, exact_duplicates, near_duplicates, queries
 
 try:
     import apache_beam
@@ -32,38 +30,46 @@ ROWS_A_FILE = 10_000
 
 def run(
     files: Mapping[str, Sequence[str]],
-    names: Sequence[str],
-    settings: dict[str, SimpleNamespace],
-    config: ConfigDict,
+    max_bytes: int,
+    steps: Sequence[Step],
+    runner: str,
+    flags: Sequence[str],
     folder: Path,
 ) -> Iterator[Cleaned]:
-    """As `pipeline.run` on `sources.read`, by the Beam runner `config.runner`.
+    """As `cleaning.run` on `sources.read(files, max_bytes)`, by a Beam runner.
 
     Args:
+      runner: its name, and `flags` of its own.
       folder: where the workers write, so it must be one that they all see; made, and not cleared.
+
+    Raises:
+      ValueError: a step that compares dialogues in a way that is not written here.
     """
+    for step in steps:
+        if step.compares and step.name not in COMPARED:
+            raise ValueError(f"config.steps: {step.name} does not run on Beam; leave out config.runner")
     folder.mkdir(parents=True)
     target = str(folder)
     # DirectRunner would first download another one that does its work.
-    runner = "FnApiRunner" if config.runner == "DirectRunner" else config.runner
-    flags = [f"--runner={runner}", *config.runner_flags.split()]
+    flags = [f"--runner={'FnApiRunner' if runner == 'DirectRunner' else runner}", *flags]
     logging.info("cleaning on Beam: %s", " ".join(flags))
     with apache_beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
         alive = (
             pipeline
-            | apache_beam.Create([(dict(files), config.max_row_bytes)])
+            | apache_beam.Create([(dict(files), max_bytes)])
             | apache_beam.FlatMap(_read)
             | apache_beam.Reshuffle()
         )
         done = []
-        for number, (compares, some) in enumerate(_groups(names)):
-            if compares:
-                reasons = alive | f"{number} compared" >> COMPARED[some[0]](settings[some[0]])
+        for number, some in enumerate(_groups(steps)):
+            names = ", ".join(step.name for step in some)
+            if some and some[0].compares:
+                reasons = alive | f"{number} compared" >> COMPARED[names](some[0].settings)
                 rows = {"rows": alive, "reasons": reasons} | f"{number} joined" >> apache_beam.CoGroupByKey()
-                step = _Drop(some[0])
+                todo = _Drop(names)
             else:
-                rows, step = alive, _Clean(some, settings)
-            split = rows | f"{number} {', '.join(some)}" >> apache_beam.ParDo(step).with_outputs("done", main="alive")
+                rows, todo = alive, _Clean(some)
+            split = rows | f"{number} {names}" >> apache_beam.ParDo(todo).with_outputs("done", main="alive")
             alive = split.alive
             done.append(split.done)
         (
@@ -79,16 +85,14 @@ def run(
             yield Cleaned(item, changed)
 
 
-def _groups(names: Sequence[str]) -> list[tuple[bool, list[str]]]:
+def _groups(steps: Sequence[Step]) -> list[list[Step]]:
     """Each step that compares dialogues by itself, the others together; these come first, if it be none."""
-    groups = [(False, [])]
-    for name in names:
-        if name in pipeline.DUPLICATES:
-            groups.append((True, [name]))
-        elif groups[-1][0]:
-            groups.append((False, [name]))
+    groups: list[list[Step]] = [[]]
+    for step in steps:
+        if step.compares or (groups[-1] and groups[-1][0].compares):
+            groups.append([step])
         else:
-            groups[-1][1].append(name)
+            groups[-1].append(step)
     return groups
 
 
@@ -103,17 +107,13 @@ def _read(given: tuple[dict[str, list[str]], int]) -> Iterator[tuple[int, bytes]
 class _Clean(apache_beam.DoFn):
     """Takes rows through steps that look at one dialogue."""
 
-    def __init__(self, names: list[str], settings: dict[str, SimpleNamespace]):
-        self._names = names
-        self._settings = {name: settings[name] for name in names}
-
-    def setup(self) -> None:
-        self._todo = [(name, pipeline.step(name, self._settings)) for name in self._names]
+    def __init__(self, steps: list[Step]):
+        self._steps = steps
 
     def process(self, numbered: tuple[int, bytes]) -> Iterator[Any]:
         number, row = numbered
         where, item, changed = pickle.loads(row)
-        item, further = pipeline.clean(where, item, self._todo)
+        item, further = cleaning.clean(where, item, self._steps)
         out = number, pickle.dumps((where, item, changed + further))
         yield apache_beam.pvalue.TaggedOutput("done", out) if isinstance(item, Rejected) else out
 
@@ -141,7 +141,7 @@ def _exact(rows: apache_beam.PCollection, settings: SimpleNamespace) -> apache_b
     return (
         rows
         | "queries" >> apache_beam.MapTuple(_query)
-        | apache_beam.MapTuple(lambda number, name, asked: (near_duplicates.digest(asked), (number, name)))
+        | apache_beam.MapTuple(lambda number, name, asked: (queries.digest(asked), (number, name)))
         | apache_beam.GroupByKey()
         | apache_beam.FlatMapTuple(_repeated)
     )
@@ -151,7 +151,7 @@ def _repeated(_: bytes, members: Iterable[tuple[int, str]]) -> Iterator[tuple[in
     first, name = min(members)
     for number, _ in members:
         if number != first:
-            yield number, near_duplicates.exact_reason(name)
+            yield number, exact_duplicates.reason(name)
 
 
 @apache_beam.ptransform_fn
@@ -178,7 +178,7 @@ def _near(rows: apache_beam.PCollection, settings: SimpleNamespace) -> apache_be
         | "earlier" >> apache_beam.CoGroupByKey()
         | apache_beam.FlatMapTuple(lambda number, found: _compare(number, found, settings))
         | apache_beam.CombinePerKey(min)
-        | apache_beam.MapTuple(lambda number, found: (number, near_duplicates.near_reason(*found[1:])))
+        | apache_beam.MapTuple(lambda number, found: (number, near_duplicates.reason(*found[1:])))
     )
 
 
@@ -215,7 +215,7 @@ def _compare(number: int, found: dict[str, Iterable], settings: SimpleNamespace)
 
 def _query(number: int, row: bytes) -> tuple[int, str, str]:
     _, dialogue, _ = pickle.loads(row)
-    return number, dialogue["id"], near_duplicates.query(dialogue)
+    return number, dialogue["id"], queries.query(dialogue)
 
 
 def _write(block: int, rows: Iterable[tuple[int, bytes]], folder: str) -> None:

@@ -81,6 +81,11 @@ def find(path: str) -> epath.Path | None:
     return found[0] if found else None
 
 
+def files(path: epath.Path) -> list[epath.Path]:
+    """What holds the rows of a tfds folder, in order; a file holds its own."""
+    return sorted(path.glob("*.array_record*")) if path.is_dir() else [path]
+
+
 @contextlib.contextmanager
 def local(folder: epath.Path, split: str = "train", scratch: str | None = None) -> Iterator[epath.Path]:
     """Gives the dataset's folder; a bucket's is copied for the time, as ArrayRecord opens local files only.

@@ -45,65 +45,65 @@ def get_config() -> ConfigDict:
     return config
 
 
-def check(config: ConfigDict) -> None:
-    """Raises FileNotFoundError or ValueError where `write` would, for what is better said before hours of work."""
-    _tokenizer(config.get("card") or get_config())
-
-
-def _tokenizer(settings: ConfigDict) -> Tokenizer | None:
-    return load_tokenizer(settings.tokenizer) if settings.tokenizer else None
-
-
-def write(folder: Path, counts: Mapping[str, Any], dialogues: Path, config: ConfigDict) -> dict:
-    """Writes `folder`/card.json and `folder`/index.html about the dialogues that were kept, and returns card.json.
-
-    The card is `counts`, and behind it what is measured in `dialogues` itself: "turns" (messages of each role),
-    "histogram_turns_per_dialogue", "histogram_characters_below", "length" (tokens or words), "languages",
-    "categories" and "nearest_query". So the caller counts only what the file does not hold any more. Texts of the data
-    stand in the page alone.
-
-    Args:
-      folder: where to write; made if it is not there.
-      counts: "rows", "dialogues", "rejected", "reasons" ({reason: rows}, most common first) and "funnel" ([{"step":
-        name, "rows": rows that are left after it}, ...], the first is what was read); more keys are kept, and of those
-        "input" (paths), "sources" ({name: dialogues}) and a step's "changed" (rows) are shown.
-      dialogues: dialogues.jsonl, whole.
-      config: the data config, which the page shows; it uses `config.card` and `config.language`, or their defaults.
+class Writer:
+    """Writes the cards of a data config, which their pages show; reads `config.card` and `config.language`, if any.
 
     Raises:
       FileNotFoundError, ValueError: `config.card.tokenizer` cannot be read.
     """
-    settings = config.get("card") or get_config()
-    told = config.get("language") or language.get_config()
-    measured, samples = measure(dialogues, counts["dialogues"], settings, told, _tokenizer(settings))
-    card = dict(counts) | measured
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        card=card,
-        charts=_charts(card),
-        samples=samples,
-        config=json.dumps(config.to_dict(), indent=2, ensure_ascii=False, default=str),
-        paper_bleu=PAPER_BLEU,
-        paper_categories=PAPER_CATEGORIES,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    for name, content in (("card.json", text), ("index.html", page)):
-        # A path on disk may hold bytes that UTF-8 does not know.
-        (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
-    return card
+
+    def __init__(self, config: ConfigDict):
+        self._settings = config.get("card") or get_config()
+        self._language = config.get("language") or language.get_config()
+        name = self._settings.tokenizer
+        self._tokenizer = load_tokenizer(name) if name else None
+        # The card is about the data, not about the machines.
+        self._shown = {key: value for key, value in config.to_dict().items() if not key.startswith("runner")}
+
+    def write(self, folder: Path, counts: Mapping[str, Any], dialogues: Path) -> dict:
+        """Writes `folder`/card.json and `folder`/index.html about the dialogues that were kept; returns card.json.
+
+        The card is `counts`, and behind it what is measured in `dialogues` itself: "turns" (messages of each role),
+        "histogram_turns_per_dialogue", "histogram_characters_below", "length" (tokens or words), "languages",
+        "categories" and "nearest_query". So the caller counts only what the file does not hold any more. Texts of the
+        data stand in the page alone.
+
+        Args:
+          folder: where to write; made if it is not there.
+          counts: "rows", "dialogues", "rejected", "reasons" ({reason: rows}, most common first) and "funnel"
+            ([{"step": name, "rows": rows that are left after it}, ...], the first is what was read); more keys are
+            kept, and of those "input" (paths), "sources" ({name: dialogues}) and a step's "changed" (rows) are shown.
+          dialogues: dialogues.jsonl, whole.
+        """
+        measured, samples = _measure(dialogues, counts["dialogues"], self._settings, self._language, self._tokenizer)
+        card = dict(counts) | measured
+        environment = jinja2.Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )
+        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+            card=card,
+            charts=_charts(card),
+            samples=samples,
+            config=json.dumps(self._shown, indent=2, ensure_ascii=False, default=str),
+            paper_bleu=PAPER_BLEU,
+            paper_categories=PAPER_CATEGORIES,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+        for name, content in (("card.json", text), ("index.html", page)):
+            # A path on disk may hold bytes that UTF-8 does not know.
+            (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+        return card
 
 
-def measure(
-    dialogues: Path, count: int, settings: ConfigDict, told: ConfigDict, tokenizer: Tokenizer | None = None
+def _measure(
+    dialogues: Path, count: int, settings: ConfigDict, detection: ConfigDict, tokenizer: Tokenizer | None
 ) -> tuple[dict, list[dict]]:
     """What the card says of a file of `count` dialogues, and those of them that it shows.
 
     Args:
       settings: as `get_config` makes it.
-      told: as `language.get_config` makes it.
+      detection: as `language.get_config` makes it.
       tokenizer: counts tokens; without it words (what stands between spaces) are counted.
     """
     roles, turns, characters, languages, kinds = (collections.Counter() for _ in range(5))
@@ -126,7 +126,7 @@ def measure(
         if _chosen(number, settings.nearest_queries, count):
             queries.append(query)
         if _chosen(number, settings.guessed_queries, count):
-            spoken = language.of_turn(query, told)
+            spoken = language.of_turn(query, detection)
             languages[spoken or "not told"] += 1
             kinds[categories.category(query, english=spoken in ("en", None))] += 1
         if _chosen(number, settings.samples, count):

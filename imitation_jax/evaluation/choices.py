@@ -16,8 +16,8 @@ from scipy.special import softmax
 
 from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.core.progress import progress
+from imitation_jax.data.benchmark_rows import Rows, read_rows
 from imitation_jax.evaluation import shots, statistics
-from imitation_jax.evaluation.benchmark_rows import Rows, read_rows
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.fingerprint import Keys, digest
-from imitation_jax.evaluation.benchmark_rows import recording
+from imitation_jax.data.benchmark_rows import recording
 from imitation_jax.evaluation.config import settings_keys
 from imitation_jax.evaluation.task import Item, Needs, Task
 from imitation_jax.evaluation.tasks import all_tasks

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import DATA, LABEL, digest
 from imitation_jax.core.progress import ticks
+from imitation_jax.data import evaluation_items
 from imitation_jax.evaluation import contamination
 from imitation_jax.evaluation.engines import EngineKey, Engines
 from imitation_jax.evaluation.model_sources import named_sources
@@ -63,8 +64,8 @@ def evaluate(
       models: sources as `named_sources` takes them; none for a task that looks at two files of answers.
       workdir: local or in a bucket.
       cache_dir: local folder; an unfinished task of a bucket's workdir lies there.
-      trained_on: a training set, see `contamination.mark`: the results also say what they are without the items that
-        stand in it.
+      trained_on: a training set, see `evaluation_items.mark`: the results also say what they are without the items
+        that stand in it.
 
     Returns:
       The results, task by task, each in the order of the models.
@@ -89,7 +90,7 @@ def evaluate(
     marks = {}
     if trained_on:
         texts = {key: {item["id"]: each.task.text(item) for item in each.items} for key, each in asking.items()}
-        marks = contamination.mark(texts, trained_on, cache_dir)
+        marks = evaluation_items.mark(texts, trained_on, cache_dir)
 
     # Loaded, asked, summarised and written, model by model.
     results: dict[tuple[str, str], Result] = {}

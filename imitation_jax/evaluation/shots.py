@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-from imitation_jax.evaluation.benchmark_rows import Rows, read_rows, unique_ids
+from imitation_jax.data.benchmark_rows import Rows, read_rows, unique_ids
 
 Question = dict
 

@@ -25,7 +25,7 @@ from scipy import sparse
 from scipy.special import expit, logit
 
 from imitation_jax.core.files import replacing
-from imitation_jax.evaluation.benchmark_rows import existing
+from imitation_jax.data.benchmark_rows import existing
 
 # scikit-learn, which takes a second to import, is imported where it is used: every task is read with every result.
 

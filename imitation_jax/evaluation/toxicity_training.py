@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.core.text_table import text_table
+from imitation_jax.data.benchmark_rows import read_csv, read_rows
 from imitation_jax.evaluation import statistics, toxicity_scorer
-from imitation_jax.evaluation.benchmark_rows import read_csv, read_rows
 from imitation_jax.evaluation.results import versions
 from imitation_jax.evaluation.toxicity_scorer import TOXIC, Scorer
 

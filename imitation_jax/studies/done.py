@@ -12,7 +12,7 @@ from etils import epath
 
 from imitation_jax.core.fingerprint import digest, flat
 from imitation_jax.data import answer_files
-from imitation_jax.evaluation.benchmark_rows import read_rows
+from imitation_jax.data.benchmark_rows import read_rows
 from imitation_jax.evaluation.config import settings_keys
 from imitation_jax.evaluation.results import Result, is_current, read_result, samples_path
 from imitation_jax.evaluation.task import Needs

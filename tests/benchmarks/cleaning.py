@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from configs.data import sharegpt as config_file  # noqa: E402
 from imitation_jax.core import json_rows
 from imitation_jax.core.json_rows import Rejected
-from imitation_jax.data import sources
-from imitation_jax.data.cleaning import language, pipeline
+from imitation_jax.data import cleaning, sources
+from imitation_jax.data.cleaning import language
 
 COPY_CODE = re.compile(r"```\s*([\w+#-]*)\s*Copy code", re.DOTALL)
 REGENERATED = re.compile(r"\d+ / \d+")
@@ -102,21 +102,14 @@ def _usual_structure(turns: list[dict]) -> str:
 def ours(dump: Path, folder: Path, parts: collections.Counter) -> collections.Counter:
     """What dropped how many rows."""
     config = config_file.get_config()
-    names, settings = pipeline.steps(config), pipeline.settings(config, {})
     dropped: collections.Counter = collections.Counter()
-    todo = [
-        (name, _timed(name, step, parts))
-        for name, step in (
-            (name, pipeline.DUPLICATES[name](settings[name]) if name in pipeline.DUPLICATES else None) for name in names
-        )
-        for step in [step or pipeline.step(name, settings)]
-    ]
+    steps = [step._replace(apply=_timed(step.name, step.apply, parts)) for step in cleaning.steps(config)]
     read = sources.read({"sharegpt": [str(dump)]}, config.max_row_bytes)
     with open(folder / "dialogues.jsonl", "w", encoding="utf-8") as good, open(folder / "rejected", "w") as bad:
         begin = time.process_time()
         for where, item in read:
             begin = _since(begin, parts, "read")
-            item = pipeline.clean(where, item, todo).item
+            item = cleaning.clean(where, item, steps).item
             begin = time.process_time()
             if isinstance(item, Rejected):
                 dropped[item.step] += 1

@@ -19,9 +19,8 @@ import time
 from pathlib import Path
 
 from imitation_jax.core import json_rows
-from imitation_jax.data import ngrams
-from imitation_jax.evaluation import contamination
-from imitation_jax.evaluation.benchmark_rows import read_rows
+from imitation_jax.data import evaluation_items, ngrams
+from imitation_jax.data.benchmark_rows import read_rows
 
 # name -> (pattern, the keys of an item's own words)
 SETS = {
@@ -58,7 +57,7 @@ def read_sets(folder: Path) -> dict[str, dict[str, str]]:
 def timed(sets: dict, dump: Path, scratch: str) -> tuple[dict, float, float]:
     """The marks, seconds and CPU seconds, with nothing kept from before."""
     wall, cpu = time.perf_counter(), time.process_time()
-    marks = contamination.mark(sets, str(dump), Path(tempfile.mkdtemp(dir=scratch)))
+    marks = evaluation_items.mark(sets, str(dump), Path(tempfile.mkdtemp(dir=scratch)))
     return marks, time.perf_counter() - wall, time.process_time() - cpu
 
 

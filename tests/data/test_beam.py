@@ -18,10 +18,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def both(config, tmp_path, flags="", texts=None):
-    here = prepare(config, str(tmp_path / "here"), texts)
+def both(config, tmp_path, flags=""):
+    here = prepare(config, str(tmp_path / "here"))
     config.runner, config.runner_flags = "DirectRunner", flags
-    there = prepare(config, str(tmp_path / "there"), texts)
+    there = prepare(config, str(tmp_path / "there"))
     assert here == there
     assert files(tmp_path / "here") == files(tmp_path / "there")
     return here
@@ -32,7 +32,10 @@ def test_the_sample_comes_out_the_same(lent, tmp_path):
     config.input = str(lent("sharegpt/sharegpt_sample.jsonl.gz"))
     config.steps = "error_replies,repetition,language,exact_duplicates,near_duplicates,personal_data,decontaminate"
     config.shards = 2
-    card = both(config, tmp_path, texts={"item": "how to write a letter to a friend who has moved to another town"})
+    config.decontaminate.files = str(tmp_path / "items.jsonl")
+    text = "how to write a letter to a friend who has moved to another town"
+    (tmp_path / "items.jsonl").write_text(json.dumps({"text": text}))
+    card = both(config, tmp_path)
     assert card["rows"] == 2338 and all(step["rows"] > 2000 for step in card["funnel"])
 
 

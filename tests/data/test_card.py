@@ -54,7 +54,7 @@ def made(tmp_path):
         kept = len(queries)
         given = {"input": ["a.json"], "rows": kept + 3, "dialogues": kept, "rejected": 3, "reasons": {"no messages": 3}}
         given["funnel"] = [{"step": "read", "rows": kept + 3}, {"step": "structure", "rows": kept, "changed": 2}]
-        result = card.write(tmp_path / "card", given | (counts or {}), path, config)
+        result = card.Writer(config).write(tmp_path / "card", given | (counts or {}), path)
         assert result == json.loads((tmp_path / "card" / "card.json").read_text(encoding="utf-8"))
         return result, (tmp_path / "card" / "index.html").read_text(encoding="utf-8")
 
@@ -95,11 +95,11 @@ def test_length_is_in_words_or_in_tokens_of_the_named_tokenizer(made, tiny_token
 
 def test_a_tokenizer_that_is_not_there_is_said_before_the_work():
     config = ConfigDict({"card": card.get_config()})
-    card.check(config)
-    card.check(ConfigDict())
+    card.Writer(config)
+    card.Writer(ConfigDict())
     config.card.tokenizer = "missing"
     with pytest.raises(FileNotFoundError, match="missing"):
-        card.check(config)
+        card.Writer(config)
 
 
 def test_page_says_what_came_through_and_needs_no_network(made):

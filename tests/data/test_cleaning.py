@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from imitation_jax.data import builder
-from imitation_jax.data.cleaning import pipeline
+from imitation_jax.data import builder, cleaning, evaluation_items
+from imitation_jax.data.cleaning import phrases
 from imitation_jax.data.prepare import get_config, prepare
-from imitation_jax.evaluation import contamination
 
 ROOT = Path(__file__).parents[2]
 LONG = "The river begins high in the mountains, where snow melts every spring, and finds its way to the sea. "
@@ -19,12 +18,13 @@ def dialogue(*texts, **more):
     return {"id": "x", "source": "test", "messages": messages} | more
 
 
-def apply(name, dialogue, texts=None, **settings):
+def apply(name, dialogue, **settings):
     """What the step makes of the dialogue: the same, a new one, or a reason."""
-    config = pipeline.get_config()
+    config = cleaning.get_config()
     config.steps = name
     config[name].update(settings)
-    return pipeline.step(name, pipeline.settings(config, texts or {}))(dialogue)
+    (step,) = cleaning.steps(config)
+    return step.apply(dialogue)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_phrases_can_come_from_a_file(tmp_path):
 def test_a_file_that_happens_to_lie_here_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "keywords.txt").write_text("banana\n")
-    pipeline._phrases.cache_clear()
+    phrases.load.cache_clear()
     item = dialogue("What is yellow?", "A banana is.")
     assert apply("keywords", item) is item
 
@@ -133,25 +133,27 @@ def test_a_key_of_many_lines_goes_whole():
 ITEM = "How many grams of sugar does a farmer need for seven jars of plum jam in a wet year"
 
 
-def test_decontamination_drops_what_holds_an_item():
-    texts = {"quiz:1": ITEM, "quiz:2": "Which of these rivers is the longest of all?", "quiz:3": "too short to tell"}
-    for text, named in ((f"My teacher asks: {ITEM.upper()}! Help.", "quiz:1"), (texts["quiz:2"], "quiz:2")):
+def test_decontamination_drops_what_holds_an_item(tmp_path):
+    texts = [ITEM, "Which of these rivers is the longest of all?", "too short to tell"]
+    quiz = tmp_path / "quiz.jsonl"
+    quiz.write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
+    for text, number in ((f"My teacher asks: {ITEM.upper()}! Help.", 1), (texts[1], 2)):
         for item in (dialogue(text, "Five."), dialogue("Ask me something.", text)):
-            assert apply("decontaminate", item, texts) == f"evaluation item: {named}"
+            assert apply("decontaminate", item, files=str(quiz)) == f"evaluation item: {quiz}:{number}"
     for text in ("too short to tell", " ".join(ITEM.split()[:12])):
         item = dialogue(text, "Yes.")
-        assert apply("decontaminate", item, texts) is item
+        assert apply("decontaminate", item, files=str(quiz)) is item
 
 
 def test_settings_that_cannot_be_are_one_clear_line():
     config = get_config()
     for steps, message in (
-        ("languge", "config.steps: there is no step 'languge'; there are error_replies, "),
+        ("languge", "config.steps: there is no step 'languge'; there are decontaminate, error_replies, "),
         ("language,length,language", "config.steps: language stands there twice"),
     ):
         config.steps = steps
         with pytest.raises(ValueError, match=message):
-            pipeline.steps(config)
+            cleaning.steps(config)
     with pytest.raises(ValueError, match="config.decontaminate.files is empty"):
         apply("decontaminate", dialogue("a", "b"))
     with pytest.raises(ValueError, match="config.personal_data.kinds: there is no 'name'; there are email, phone, key"):
@@ -194,7 +196,9 @@ def run(tmp_path):
         config.near_duplicates.least_characters = 10
         config.near_duplicates.jaccard_if_contained = 0.4
         config.update(more)
-        card = prepare(config, str(tmp_path / out), {"quiz:1": ITEM})
+        (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": ITEM}))
+        config.decontaminate.files = str(tmp_path / "quiz.jsonl")
+        card = prepare(config, str(tmp_path / out))
         read = [(tmp_path / out / f"{name}.jsonl").read_text().splitlines() for name in ("dialogues", "rejected")]
         return card, *([json.loads(line) for line in lines] for lines in read)
 
@@ -265,8 +269,8 @@ def test_each_config_has_steps_that_there_are():
         config = load(path.name)()
         assert isinstance(config, ConfigDict)
         if "training" not in config:
-            assert pipeline.settings(config, {"item": ITEM}).keys() == set(pipeline.steps(config))
-    assert "keywords" in pipeline.steps(load("sharegpt.py")("unfiltered"))
+            assert ",".join(step.name for step in cleaning.steps(config)) == config.steps
+    assert "keywords" in {step.name for step in cleaning.steps(load("sharegpt.py")("unfiltered"))}
     with pytest.raises(ValueError, match="the variant is unfiltered"):
         load("sharegpt.py")("paper")
 
@@ -287,7 +291,7 @@ def test_the_mix_reads_three_formats_with_ids_of_their_own(tmp_path):
     card = prepare(config, str(tmp_path / "out"))
     assert card["sources"] == {"sharegpt": 1, "hc3": 1} and card["reasons"] == {"exact duplicate": 1}
     config.inputs["hc4"] = "x"
-    with pytest.raises(ValueError, match="config.inputs.hc4: there is no format 'hc4'; there are sharegpt, hc3"):
+    with pytest.raises(ValueError, match="config.inputs.hc4: there is no format 'hc4'; there are alpaca, discord, hc3"):
         prepare(config, str(tmp_path / "other"))
 
 
@@ -299,9 +303,9 @@ def test_decontamination_finds_the_koala_prompts_of_the_sample(lent, command, tm
     flags += [f"--config.decontaminate.files={koala}", f"--output={out}"]
     result = command("prepare", "--config=configs/data/sharegpt.py", *flags)
     assert result.returncode == 0, result.stderr
-    texts = {"koala": contamination.texts_of_files(str(koala), "prompt")}
-    before = contamination.mark(texts, str(sample), tmp_path)["koala"]["items"]
-    after = contamination.mark(texts, str(out / "dialogues.jsonl"), tmp_path)["koala"]["items"]
+    texts = {"koala": evaluation_items.texts_of_files(str(koala), "prompt")}
+    before = evaluation_items.mark(texts, str(sample), tmp_path)["koala"]["items"]
+    after = evaluation_items.mark(texts, str(out / "dialogues.jsonl"), tmp_path)["koala"]["items"]
     assert len(before) >= 5 and not after
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     named = {row["reason"].removeprefix("evaluation item: ") for row in rejected if row["step"] == "decontaminate"}
@@ -312,11 +316,11 @@ def test_texts_of_evaluation_files(tmp_path):
     (tmp_path / "a.csv").write_text("question,choice0,answer\nWhat is it?,A tree,0\n")
     (tmp_path / "b.jsonl").write_text('{"prompt": "Say", "choices": ["yes", {"text": "no"}], "other": "x"}\n')
     given = f"{tmp_path}/*.csv, {tmp_path}/b.jsonl"
-    assert contamination.texts_of_files(given, "question,prompt,choice0,choices") == {
+    assert evaluation_items.texts_of_files(given, "question,prompt,choice0,choices") == {
         f"{tmp_path}/a.csv:2": "What is it?\nA tree",
         f"{tmp_path}/b.jsonl:1": "Say\nyes\nno",
     }
     with pytest.raises(ValueError, match="b.jsonl:1: has no text under question"):
-        contamination.texts_of_files(given, "question")
+        evaluation_items.texts_of_files(given, "question")
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
-        contamination.texts_of_files("nowhere.csv", "question")
+        evaluation_items.texts_of_files("nowhere.csv", "question")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.core.json_rows import Rejected
-from imitation_jax.data.cleaning import near_duplicates
+from imitation_jax.data.cleaning import exact_duplicates, near_duplicates, queries
 from imitation_jax.data.sources import sharegpt
 
 SETTINGS = SimpleNamespace(**near_duplicates.get_config().to_dict())
@@ -13,14 +13,14 @@ BEFORE = ["Please ", "Hi there! ", "I have a question: ", "Can you help me with 
 BEHIND = [" Thanks!", " Please answer briefly.", " Explain step by step.", " (in English)", " Give examples."]
 
 
-def dialogue(name, *queries):
+def dialogue(name, *said):
     messages = [
-        {"role": role, "content": text} for query in queries for role, text in (("user", query), ("assistant", "yes"))
+        {"role": role, "content": text} for query in said for role, text in (("user", query), ("assistant", "yes"))
     ]
     return {"id": str(name), "source": "test", "messages": messages}
 
 
-def queries(dialogue):
+def asked(dialogue):
     return [turn["content"] for turn in dialogue["messages"] if turn["role"] == "user"]
 
 
@@ -28,7 +28,7 @@ def dropped(dialogues, *steps):
     """id -> (whole reason, id it names) of what the steps drop."""
     found = {}
     for item in dialogues:
-        for step in steps or (near_duplicates.ExactDuplicates(),):
+        for step in steps or (exact_duplicates.ExactDuplicates(),):
             result = step(item)
             if isinstance(result, str):
                 found[item["id"]] = result
@@ -60,16 +60,16 @@ def real(lent):
 def test_planted_copies_are_found_and_nothing_else(real, turns):
     """Copies of real queries, of first turns alone as well, edited before, behind, in case or in whitespace."""
     random_ = random.Random(0)
-    base = [dialogue(number, *queries(item)[:turns]) for number, item in enumerate(real)]
-    own = dropped(base, near_duplicates.ExactDuplicates(), near_duplicates.NearDuplicates(SETTINGS))
-    base = [item for item in base if item["id"] not in own and len("".join(queries(item))) >= 40][:1200]
+    base = [dialogue(number, *asked(item)[:turns]) for number, item in enumerate(real)]
+    own = dropped(base, exact_duplicates.ExactDuplicates(), near_duplicates.NearDuplicates(SETTINGS))
+    base = [item for item in base if item["id"] not in own and len("".join(asked(item))) >= 40][:1200]
     planted = {}
     for number, item in enumerate(random_.sample(base, 400)):
         kind = ("prefix", "suffix", "case", "whitespace")[number % 4]
-        copy = dialogue(f"copy {number}", *edit(random_, kind, queries(item)))
+        copy = dialogue(f"copy {number}", *edit(random_, kind, asked(item)))
         base.insert(random_.randrange(base.index(item) + 1, len(base) + 1), copy)
         planted[copy["id"]] = item["id"]
-    found = dropped(base, near_duplicates.ExactDuplicates(), near_duplicates.NearDuplicates(SETTINGS))
+    found = dropped(base, exact_duplicates.ExactDuplicates(), near_duplicates.NearDuplicates(SETTINGS))
     right = [name for name, reason in found.items() if f" {planted.get(name)}" in reason.replace(",", " ")]
     assert len(right) >= 0.95 * len(planted), len(right)
     assert len(right) >= 0.99 * len(found), (len(right), len(found))
@@ -86,7 +86,7 @@ def test_what_a_short_query_decides():
         dialogue("g", "hi", "hi"),
         dialogue("h", "continue please"),
     ]
-    found = dropped(items, near_duplicates.ExactDuplicates(), near_duplicates.NearDuplicates(SETTINGS))
+    found = dropped(items, exact_duplicates.ExactDuplicates(), near_duplicates.NearDuplicates(SETTINGS))
     assert found == {
         "e": "exact duplicate: same query as d",
         "f": "exact duplicate: same query as c",
@@ -95,9 +95,9 @@ def test_what_a_short_query_decides():
 
 def test_what_normalising_keeps_apart():
     same = ["What is 2+2 ?", "what  is\n2+2", "“What is 2+2?”", "WHAT IS 2+2!!"]
-    assert len({near_duplicates.normalise(text) for text in same}) == 1
+    assert len({queries.normalise(text) for text in same}) == 1
     other = ["What is 2-2?", "What is 22?", "What is 2+2=?", "?", "??", "C", "C++", "C#", "", "日本", "日本語"]
-    assert len({near_duplicates.normalise(text) for text in other}) == len(other)
+    assert len({queries.normalise(text) for text in other}) == len(other)
 
 
 def test_a_reason_names_an_earlier_dialogue_and_likeness():

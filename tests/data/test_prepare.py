@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.files import new_folder
 from imitation_jax.data import builder
-from imitation_jax.data.prepare import input_files, prepare
+from imitation_jax.data.prepare import prepare
+from imitation_jax.data.sources import input_files
 
 ROOT = Path(__file__).parents[2]
 H, G = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}

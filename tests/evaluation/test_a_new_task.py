@@ -13,7 +13,7 @@ MODULE = '''
 
 from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.benchmark_rows import read_lines
+from imitation_jax.data.benchmark_rows import read_lines
 from imitation_jax.evaluation.config import OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.task import Needs, Row, correct

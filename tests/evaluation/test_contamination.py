@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from imitation_jax.core import json_rows
-from imitation_jax.data import builder
+from imitation_jax.data import builder, evaluation_items, ngrams
 from imitation_jax.evaluation import contamination, statistics
 from imitation_jax.evaluation.results import read_result, write_lines, write_result
 
@@ -84,7 +84,7 @@ def prepared_folder(folder):
 @pytest.mark.parametrize("make", [dialogue_file, sharegpt_lines, sharegpt_list, tfds_folder, prepared_folder])
 def test_marks_items_with_their_places(make, tmp_path):
     path, places = make(tmp_path)
-    marks = contamination.mark({"quiz": QUESTIONS}, str(path), tmp_path / "cache")["quiz"]
+    marks = evaluation_items.mark({"quiz": QUESTIONS}, str(path), tmp_path / "cache")["quiz"]
     assert {key: found["where"] for key, found in marks["items"].items()} == {k: places[v] for k, v in WHERE.items()}
     assert {key: found["rows"] for key, found in marks["items"].items()} == {"seen": 2, "asked": 1, "whole": 1}
     assert marks["items"]["seen"]["words"] == "which of the nine muses of the old greeks was the one who"
@@ -99,7 +99,7 @@ def test_tasks_are_told_apart_and_files_added_up(tmp_path):
         json_rows.line({"messages": DIALOGUES[3]}) + json_rows.line({"text": QUESTIONS["new"]}), encoding="utf-8"
     )
     tasks = {"one": {"0": QUESTIONS["asked"], "1": QUESTIONS["new"]}, "two": {"0": QUESTIONS["seen"], "1": "short"}}
-    marks = contamination.mark(tasks, f"{first}, {second}", tmp_path / "cache")
+    marks = evaluation_items.mark(tasks, f"{first}, {second}", tmp_path / "cache")
     assert {task: {key: found["where"] for key, found in marks[task]["items"].items()} for task in marks} == {
         "one": {"0": f"{first}:1", "1": f"{second}:2"},  # that one is plain text
         "two": {"0": f"{second}:1"},
@@ -111,22 +111,22 @@ def test_tasks_are_told_apart_and_files_added_up(tmp_path):
 def test_looks_once_for_the_same_items_in_the_same_data(tmp_path, monkeypatch):
     path, _ = dialogue_file(tmp_path)
     looked_for = []
-    search = contamination._search
+    search = evaluation_items._search
 
     def watch(ids, *rest):
         looked_for.append(sorted({task for task, _ in ids}))
         return search(ids, *rest)
 
-    monkeypatch.setattr(contamination, "_search", watch)
+    monkeypatch.setattr(evaluation_items, "_search", watch)
     one = {"one": QUESTIONS}
     both = one | {"two": {"0": QUESTIONS["seen"]}}
-    first = contamination.mark(one, str(path), tmp_path / "cache")
-    assert contamination.mark(one, str(path), tmp_path / "cache") == first
-    assert contamination.mark(both, str(path), tmp_path / "cache")["one"] == first["one"]
+    first = evaluation_items.mark(one, str(path), tmp_path / "cache")
+    assert evaluation_items.mark(one, str(path), tmp_path / "cache") == first
+    assert evaluation_items.mark(both, str(path), tmp_path / "cache")["one"] == first["one"]
     assert looked_for == [["one"], ["two"]]
     os.utime(path, ns=(0, 0))
-    assert contamination.mark(both, str(path), tmp_path / "cache")["one"] == first["one"]
-    contamination.mark({"one": QUESTIONS | {"new": "another"}}, str(path), tmp_path / "cache")
+    assert evaluation_items.mark(both, str(path), tmp_path / "cache")["one"] == first["one"]
+    evaluation_items.mark({"one": QUESTIONS | {"new": "another"}}, str(path), tmp_path / "cache")
     assert looked_for[2:] == [["one", "two"], ["one"]]
 
 
@@ -143,13 +143,13 @@ def test_a_dataset_without_dialogues_is_refused(tmp_path, content, problem):
     if content is not None:
         path.write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=f"--contamination={path}: {problem}"):
-        contamination.mark({"quiz": QUESTIONS}, str(path), tmp_path / "cache")
+        evaluation_items.mark({"quiz": QUESTIONS}, str(path), tmp_path / "cache")
     assert not list(tmp_path.glob("cache/**/*.json"))
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither dialogues.jsonl nor a tfds dataset"):
-        contamination.mark({"quiz": QUESTIONS}, str(tmp_path), tmp_path / "cache")
+        evaluation_items.mark({"quiz": QUESTIONS}, str(tmp_path), tmp_path / "cache")
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def quiz(tmp_path):
 def test_metrics_with_and_without_marked_items(tmp_path, quiz):
     result, path, samples_path, items = quiz
     dataset, places = dialogue_file(tmp_path)
-    marks = contamination.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
+    marks = evaluation_items.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
     before = copy.deepcopy(result)
     added = contamination.add(result, path, samples_path, items, marks, metrics_of)
     assert read_result(path) == added
@@ -193,7 +193,7 @@ def test_no_marked_item_and_then_another_dataset(tmp_path, quiz):
     result, path, samples_path, items = quiz
     dataset = tmp_path / "other.jsonl"
     dataset.write_text(json_rows.line({"messages": DIALOGUES[0]}))
-    marks = contamination.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
+    marks = evaluation_items.mark({"quiz": QUESTIONS}, str(dataset), tmp_path / "cache")["quiz"]
     added = contamination.add(result, path, samples_path, items, marks, metrics_of)
     nothing = {"value": None, "stderr": None, "n": 0}
     assert added["contamination"]["metrics_contaminated"] == {"accuracy": nothing, "length": nothing}
@@ -201,7 +201,7 @@ def test_no_marked_item_and_then_another_dataset(tmp_path, quiz):
     written = os.stat(path).st_mtime_ns
     assert contamination.add(read_result(path), path, samples_path, items, marks, metrics_of) == added
     assert os.stat(path).st_mtime_ns == written  # nothing new, nothing written
-    marks = contamination.mark({"quiz": QUESTIONS}, str(dialogue_file(tmp_path)[0]), tmp_path / "cache")["quiz"]
+    marks = evaluation_items.mark({"quiz": QUESTIONS}, str(dialogue_file(tmp_path)[0]), tmp_path / "cache")["quiz"]
     again = contamination.add(read_result(path), path, samples_path, items, marks, metrics_of)
     assert again["contamination"]["n_contaminated"] == 3
 
@@ -211,10 +211,10 @@ def test_real_prompts_in_real_dialogues(lent, tmp_path):
     koala = {row["id"]: row["prompt"] for _, row in json_rows.read(lent("koala_test_set/koala_test_set.jsonl"))}
     asked = {where: row["question"] for where, row in json_rows.read(lent("nq_open/NQ-open.dev.jsonl"))}
     dump = lent("sharegpt/sharegpt_sample.jsonl.gz")
-    marks = contamination.mark({"koala": koala, "nq": asked}, str(dump), tmp_path / "cache")
+    marks = evaluation_items.mark({"koala": koala, "nq": asked}, str(dump), tmp_path / "cache")
     assert len(marks["koala"]["items"]) > 0
     assert marks["nq"]["items"] == {}
     read = dict(json_rows.read(dump))
     for found in marks["koala"]["items"].values():
         said = [turn["value"] for turn in read[found["where"]]["conversations"]]
-        assert any(found["words"] in contamination.ngrams.normalise(text) for text in said)
+        assert any(found["words"] in ngrams.normalise(text) for text in said)

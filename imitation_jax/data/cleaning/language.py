@@ -1,4 +1,4 @@
-"""Which language the turns of a dialogue are in, code aside.
+"""Drops dialogues with too many turns in other languages, code aside.
 
 Function words tell most English turns at once; py3langid (naive Bayes over byte n-grams) tells the rest. Code blocks,
 URLs and tags are taken out first, and a turn that then has too little text, or looks like code, tells nothing.
@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from imitation_jax.data.cleaning import check_shares
 
 GLANCED_AT = 400  # characters in which function words are looked for
 READ = 2_000  # characters of a turn that are looked at if they do not tell
@@ -50,6 +52,21 @@ def get_config() -> ConfigDict:
     return config
 
 
+def make(settings: SimpleNamespace) -> functools.partial:
+    """The step. Raises ValueError where a setting cannot be."""
+    check_shares("language", settings, "least_turns", "probability")
+    check(settings)
+    return functools.partial(_apply, settings=settings)
+
+
+def _apply(dialogue: dict, settings: SimpleNamespace) -> dict | str:
+    strangers = others(dialogue, settings)
+    if not strangers:
+        return dialogue
+    most = max(sorted(set(strangers)), key=strangers.count)
+    return f"language: {most}, {len(strangers)} turns not {settings.keep}"
+
+
 def check(settings: SimpleNamespace) -> None:
     """Raises ValueError where `keep` is no language that the detector knows: no turn would be in it."""
     known = sorted({*_detector().labels} - {"zxx"})
@@ -87,26 +104,26 @@ def others(dialogue: dict, settings: SimpleNamespace) -> list[str]:
     Where fewer than three turns tell a language, and it is not that one, the whole text has a say as one more turn.
     """
     texts = [turn["content"] for turn in dialogue["messages"]]
-    told, unclear = [], texts
+    spoken, unclear = [], texts
     if settings.keep == "en":
         unclear = []
         for text in texts:
-            (told if _has_english_words(text[:GLANCED_AT]) else unclear).append(text)
-            if len(told) >= settings.least_turns * len(texts):
+            (spoken if _has_english_words(text[:GLANCED_AT]) else unclear).append(text)
+            if len(spoken) >= settings.least_turns * len(texts):
                 return []
-        told = ["en"] * len(told)
+        spoken = ["en"] * len(spoken)
     for done, text in enumerate(unclear):
-        if told and told.count(settings.keep) >= settings.least_turns * (len(told) + len(unclear) - done):
+        if spoken and spoken.count(settings.keep) >= settings.least_turns * (len(spoken) + len(unclear) - done):
             return []  # whatever the other turns tell
         if language := of_turn(text, settings):
-            told.append(language)
-    if len(told) < FEW_TURNS and _too_few(told, settings) and (whole := of_turn("\n".join(texts), settings)):
-        told.append(whole)
-    return [language for language in told if language != settings.keep] if _too_few(told, settings) else []
+            spoken.append(language)
+    if len(spoken) < FEW_TURNS and _too_few(spoken, settings) and (whole := of_turn("\n".join(texts), settings)):
+        spoken.append(whole)
+    return [language for language in spoken if language != settings.keep] if _too_few(spoken, settings) else []
 
 
-def _too_few(told: list[str], settings: SimpleNamespace) -> bool:
-    return not told or told.count(settings.keep) < settings.least_turns * len(told)
+def _too_few(spoken: list[str], settings: SimpleNamespace) -> bool:
+    return not spoken or spoken.count(settings.keep) < settings.least_turns * len(spoken)
 
 
 def _has_english_words(text: str) -> bool:

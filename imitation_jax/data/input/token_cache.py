@@ -132,7 +132,7 @@ def _source(path: str) -> epath.Path:
 def _content(source: epath.Path) -> str:
     """Hash of all dialogue bytes of a file or a tfds folder."""
     digest = hashlib.sha256()
-    for file in sorted(source.glob("*.array_record*")) if source.is_dir() else [source]:
+    for file in builder.files(source):
         with file.open("rb") as opened:
             while chunk := opened.read(json_rows.CHUNK):
                 digest.update(chunk)

@@ -1,50 +1,75 @@
-"""The raw data by their formats: the files that a config names, and one stream of all their rows."""
+"""Raw data by their formats, one file each; the files that a config names, and one stream of all their dialogues.
 
+To add one:
+1. Write NAME.py here with `read(paths, max_bytes)`, which yields (where, dialogue or Rejected) for every row, in order.
+2. Where a row gives dialogues by itself `dialogues.converted` does all but that: places, ids, checks, rejects.
+3. Write configs/data/NAME.py, which calls `prepare.get_config("NAME")` and names the steps.
+4. What `read` notes in a dialogue that it changed is counted by the card if `prepare.NOTES` has it.
+5. Test it in tests/data/test_NAME.py, and against damage in tests/data/test_readers_fuzz.py.
+"""
+
+import importlib
+import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import dialogues
-from imitation_jax.data.sources import alpaca, discord, hc3, messages, sharegpt
 
-FORMATS: dict[str, ModuleType] = {
-    "sharegpt": sharegpt,
-    "hc3": hc3,
-    "discord": discord,
-    "alpaca": alpaca,
-    "messages": messages,
-}
 WILDCARDS = "*?["
+
+
+def all_formats() -> dict[str, ModuleType]:
+    """Every format's module by its name; read from this folder, where a format is what has `read`."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "read")}
+
+
+def files_of(config: ConfigDict) -> dict[str, list[str]]:
+    """Format -> files: those of `config.input`, which are of `config.format`, or those of each in `config.inputs`.
+
+    Raises:
+      FileNotFoundError, ValueError: one that names no file, an empty one, an unknown format.
+    """
+    inputs = {name: (f"config.inputs.{name}",) * 2 + (paths,) for name, paths in config.get("inputs", {}).items()}
+    inputs = inputs or {config.format: ("config.format", "config.input", config.input)}
+    known = all_formats()
+    for name, (key, _, _) in inputs.items():
+        if name not in known:
+            raise ValueError(f"{key}: there is no format {name!r}; there are {', '.join(known)}")
+    return {name: input_files(paths, key) for name, (_, key, paths) in inputs.items()}
 
 
 def read(files: Mapping[str, Sequence[str]], max_bytes: int) -> Iterator[tuple[str, dict | Rejected]]:
     """Yields (where, dialogue or Rejected) for each row of the files, format by format; no id comes twice."""
-    if len(files) == 1:
-        ((name, paths),) = files.items()
-        yield from FORMATS[name].read(paths, max_bytes)
-        return
-    seen: set[str] = set()
+    formats, seen = all_formats(), set()
     for name, paths in files.items():
-        for where, item in FORMATS[name].read(paths, max_bytes):
-            yield where, item if isinstance(item, Rejected) else dialogues.with_own_id(item, seen)
+        rows = formats[name].read(paths, max_bytes)
+        if len(files) == 1:  # whose ids are different already
+            yield from rows
+        else:
+            for where, item in rows:
+                yield where, item if isinstance(item, Rejected) else dialogues.with_own_id(item, seen)
 
 
 def input_files(paths: str, key: str = "config.input") -> list[str]:
     """The files that comma-separated paths and patterns name, each pattern's in sorted order; `key` holds them."""
-    found = []
+    names = []
     for given in comma_list(paths):
         files = [given] if epath.Path(given).exists() else _matches(given)
         if not files:
             raise FileNotFoundError(f"{key}: no file {given}")
         if folders := [file for file in files if epath.Path(file).is_dir()]:
             raise ValueError(f"{key}: {folders[0]} is a folder; name its files, for example {folders[0]}/*.json")
-        found += files
-    if not found:
+        names += files
+    if not names:
         raise ValueError(f"{key} is empty: give --{key}=PATH[,PATH...]")
-    return found
+    return names
 
 
 def _matches(pattern: str) -> list[str]:

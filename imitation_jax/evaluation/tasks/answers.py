@@ -10,9 +10,9 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import DATA, Key, Keys
+from imitation_jax.data.benchmark_rows import read_lines, read_rows, unique_ids
 from imitation_jax.data.prompt_files import ID_KEYS, is_text, messages_of
 from imitation_jax.evaluation import generations, statistics
-from imitation_jax.evaluation.benchmark_rows import read_lines, read_rows, unique_ids
 from imitation_jax.evaluation.config import OF_MODEL
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import AnyEngine, Needs

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
+from imitation_jax.data.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.generations import SAMPLING, check_sampling, room, seed
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.core.progress import progress
+from imitation_jax.data.benchmark_rows import read_rows
 from imitation_jax.evaluation import choices, statistics
-from imitation_jax.evaluation.benchmark_rows import read_rows
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import AnyEngine, Needs

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.fingerprint import DATA, Key, Keys
-from imitation_jax.evaluation import benchmark_rows, choices, statistics
+from imitation_jax.data import benchmark_rows
+from imitation_jax.evaluation import choices, statistics
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import Row, correct

@@ -7,8 +7,8 @@ stand in `NAME-labels.lst` beside `NAME.jsonl`; and rows {"query", "choices", "g
 from etils import epath
 from ml_collections import ConfigDict
 
+from imitation_jax.data.benchmark_rows import Rows, read_lines, read_rows
 from imitation_jax.evaluation import choices
-from imitation_jax.evaluation.benchmark_rows import Rows, read_lines, read_rows
 
 DEFINITIONS = {"prompt": "Question: {goal}\nAnswer:", **choices.DEFINITIONS}
 

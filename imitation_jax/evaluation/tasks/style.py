@@ -31,8 +31,8 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import MODEL, Key, Keys
 from imitation_jax.data import answer_files
+from imitation_jax.data.benchmark_rows import read_rows
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.benchmark_rows import read_rows
 from imitation_jax.evaluation.config import COMMON
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import AnyEngine, Needs, Row

@@ -21,8 +21,8 @@ from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.perspective import Perspective, Toxicity
 from imitation_jax.core.files import cache_dir
 from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
+from imitation_jax.data.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation import generations, statistics, toxicity_scorer
-from imitation_jax.evaluation.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample

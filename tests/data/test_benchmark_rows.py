@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from imitation_jax.evaluation import benchmark_rows
+from imitation_jax.data import benchmark_rows
 
 
 def test_a_csv_file_gives_dicts_of_texts(tmp_path):

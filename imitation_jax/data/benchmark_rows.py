@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 
 from imitation_jax.core import json_rows
-from imitation_jax.evaluation import tfds_rows
+from imitation_jax.data import tfds_rows
 
 Rows = list[tuple[str, dict[str, Any]]]
 Data = dict[str, dict[str, str | int]]
