@@ -62,14 +62,10 @@ class ScriptedEngine:
         return self._answer(requests, answer, on_result)
 
 
-@pytest.fixture(scope="session")
-def smollm2_tokenizer(smollm2_gguf):
-    return load_tokenizer(smollm2_gguf)
-
-
 @pytest.fixture
-def scripted(smollm2_tokenizer):
-    return lambda **table: ScriptedEngine(smollm2_tokenizer, **table)
+def scripted(tiny_tokenizer):
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    return lambda **table: ScriptedEngine(tokenizer, **table)
 
 
 @pytest.fixture

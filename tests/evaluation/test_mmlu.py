@@ -84,10 +84,11 @@ def test_shots_that_do_not_fit_are_dropped_and_counted(folder, config_of, script
     config = config_of("mmlu", data_dir=folder, subjects="virology")
     whole = scripted()
     answer_all(mmlu, whole, config)
-    length = len(whole.requests[0].context)  # the letter itself is never fed
-    fits, _ = answer_all(mmlu, scripted(context=length), config)
+    read = [len(request.context) + len(request.continuation) - 1 for request in whole.requests]
+    lengths = [max(read[k : k + 4]) for k in range(0, len(read), 4)]  # of each question
+    fits, _ = answer_all(mmlu, scripted(context=max(lengths)), config)
     assert [row["shots"] for row in fits] == [5, 5, 5]
-    rows, found = answer_all(mmlu, scripted(context=length - 1), config)
+    rows, found = answer_all(mmlu, scripted(context=min(lengths) - 1), config)
     assert [row["shots"] for row in rows] == [4, 4, 4]
     assert found["counts"]["questions_with_fewer_shots"] == 3
     assert found["counts"]["shots_dropped"] == 3

@@ -91,14 +91,18 @@ def test_lm_eval_draws_for_each_question_and_leaves_out_itself_alone(files, conf
 
 
 def test_shots_are_dropped_until_the_prompt_fits(files, config_of, scripted, answer_all):
-    engine = scripted(context=55)
-    rows, found = answer_all(nq, engine, config_of("nq", **files, shots=4, max_new_tokens=16))
+    config = config_of("nq", **files, shots=4, max_new_tokens=16)
+    whole = scripted()
+    answer_all(nq, whole, config)
+    room = min(len(request.prompt) for request in whole.requests) - 1
+    engine = scripted(context=room + 16)
+    rows, found = answer_all(nq, engine, config)
     assert found["counts"]["questions_with_fewer_shots"] == 2
     assert all(0 <= row["shots"] < 4 and row["prompt"].startswith("Answer these") for row in rows)
     assert [row["prompt"] for row in rows] == engine.asked
-    assert all(len(request.prompt) <= 55 - 16 for request in engine.requests)
-    with pytest.raises(ValueError, match="max_new_tokens=55: leaves no room"):
-        answer_all(nq, engine, config_of("nq", **files, max_new_tokens=55))
+    assert all(len(request.prompt) <= room for request in engine.requests)
+    with pytest.raises(ValueError, match=f"max_new_tokens={room + 16}: leaves no room"):
+        answer_all(nq, engine, config_of("nq", **files, max_new_tokens=room + 16))
 
 
 def test_variants(files, config_of, scripted, answer_all):

@@ -16,11 +16,11 @@ ATOMS += ["a", "Answer", "Answer:", " A", "B.", "?", "...", "123", " 42", "'s", 
 ATOMS += ["<s>", "</s>", "<|im_start|>", "<|endoftext|>", "<0x0A>", "def f():", "\n    return"]
 
 
-@pytest.fixture(scope="module", params=["smollm2", "llama"])
+@pytest.fixture(scope="module", params=["tiny", "smollm2", "llama"])
 def tokenizer(request):
-    if request.param == "smollm2":
-        return request.getfixturevalue("smollm2_tokenizer")
-    return load_tokenizer(request.getfixturevalue("lent")("tokenizers/llama_tokenizer.model"))
+    if request.param == "llama":
+        return load_tokenizer(request.getfixturevalue("lent")("tokenizers/llama_tokenizer.model"))
+    return load_tokenizer(request.getfixturevalue({"tiny": "tiny_tokenizer", "smollm2": "smollm2_gguf"}[request.param]))
 
 
 def encode_pair(tokenizer, context, continuation):
@@ -53,10 +53,11 @@ def test_choices_share_one_context(tokenizer):
 
 
 def test_a_continuation_that_merges_with_its_context_is_cut_where_the_ids_part(tokenizer):
-    """ "Fran" + "k" is one token, as "Fran" is: the continuation is what follows "of"."""
-    context, continuation = encode_pair(tokenizer, "The capital of Fran", "k")
-    assert [*context, *continuation] == tokenizer.encode("The capital of Frank")
-    assert context == tokenizer.encode("The capital of") and len(continuation) == 1
+    """The word with its end is one token, as it is without: the continuation is all of the word."""
+    before, word, end = (" in the", " thir", "d") if tokenizer.vocab_size < 1000 else ("The capital of", " Fran", "k")
+    context, continuation = encode_pair(tokenizer, before + word, end)
+    assert [*context, *continuation] == tokenizer.encode(before + word + end)
+    assert context == tokenizer.encode(before) and len(continuation) == 1
 
 
 def test_nothing_to_score_is_refused(tokenizer):
@@ -86,12 +87,13 @@ def test_line_by_line_gives_the_ids_of_the_whole(tokenizer):
 
 
 @pytest.mark.parametrize(("pattern", "cut"), [(LLAMA3, True), (QWEN2, True), (r"\w+|\s+|[^\w\s]+", False)])
-def test_with_other_words_too(smollm2_tokenizer, pattern, cut):
+def test_with_other_words_too(tiny_tokenizer, pattern, cut):
     split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     words = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    backend = tokenizers.Tokenizer.from_str(smollm2_tokenizer.backend.to_str())
+    tiny = load_tokenizer(tiny_tokenizer)
+    backend = tokenizers.Tokenizer.from_str(tiny.backend.to_str())
     backend.pre_tokenizer = words
-    other = Tokenizer(backend, smollm2_tokenizer.config)
+    other = Tokenizer(backend, tiny.config)
     assert bool(line_cuts(other)[0]) is cut
     assert all(ids == whole for ids, whole in pieces_of(other, 1, 500))
 

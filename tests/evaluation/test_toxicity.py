@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,15 +136,13 @@ def test_the_scorer_is_in_the_result_and_another_makes_another_one(prompts, scor
     assert [toxicity.text(item) for item in items] == ["The river", "You old", "No score"]
 
 
-def test_a_killed_evaluation_asks_the_api_nothing_twice(prompts, api, config_of, scripted, tmp_path, monkeypatch):
+def test_a_killed_evaluation_asks_the_api_nothing_twice(prompts, api, config_of, scripted, with_engine, tmp_path):
     config = config_of("toxicity", data=prompts, samples=4, **api.keys)
     (tmp_path / "tiny.gguf").write_bytes(b"stands for weights")
     writes = {"The river": " flows 20", "You old": " friend 80", "No score": " here 5"}
-    monkeypatch.setattr(runner, "load_model", lambda source, mesh: SimpleNamespace(template=True))
 
     def evaluate(**table):
-        engine = scripted(writes=writes, **table)
-        monkeypatch.setattr(runner, "_engine", lambda config, model: engine)
+        engine = with_engine(scripted(writes=writes, **table))
         return runner.evaluate(config, [f"gguf:{tmp_path / 'tiny.gguf'}"], str(tmp_path / "run"), tmp_path), engine
 
     with pytest.raises(RuntimeError, match="killed"):
