@@ -102,6 +102,20 @@ def tiny_tokenizer(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write():
+    """`write(path, rows)` or `write(path, row, ...)` writes JSON Lines (a text is a line already), gives the path."""
+
+    def write(path: Path, *rows) -> str:
+        if len(rows) == 1 and not isinstance(rows[0], dict | str):
+            [rows] = rows
+        texts = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+        path.write_text("".join(text if text.endswith("\n") else f"{text}\n" for text in texts), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def write_dialogues():
     """`write_dialogues(path, count)` fills `path` with dialogues of 1 to 4 turns of very different lengths."""
 

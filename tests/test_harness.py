@@ -231,11 +231,11 @@ def benchmarks(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_runs_a_task(lm_eval, benchmarks, command, tiny, tmp_path):
+def test_the_command_runs_a_task(write, lm_eval, benchmarks, command, tiny, tmp_path):
     from lm_eval_sides import write_tasks
 
     rows = [{"text": TEXT, "choices": [" down", " up"], "gold": gold} for gold in (0, 1)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(tmp_path / "rows.jsonl", rows)
     task = {
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},

@@ -29,10 +29,10 @@ UNFIT = {
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(write, tmp_path):
     """All of FIT, then all of UNFIT, then a row that is none, against TRAINING."""
     rows = [{"id": str(number), "instruction": text} for number, text in enumerate([*FIT, *UNFIT])]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"id": "none"}]))
+    write(tmp_path / "prompts.jsonl", [*rows, {"id": "none"}])
     with open(tmp_path / "training.jsonl", "w") as file:
         for number, queries in enumerate(TRAINING):
             messages = [

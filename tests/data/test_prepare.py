@@ -2,8 +2,6 @@ import collections
 import gzip
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -144,12 +142,9 @@ def test_input_paths_and_patterns(tmp_path):
             found(wrong)
 
 
-def test_command(dump, tmp_path):
-    def run(*flags):
-        command = [sys.executable, "-m", "imitation_jax.prepare", "--config=configs/data/sharegpt.py", *flags]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-    done = run(f"--config.input={dump}", f"--output={tmp_path / 'out'}")
+def test_command(dump, command, tmp_path):
+    config = "--config=configs/data/sharegpt.py"
+    done = command("prepare", config, f"--config.input={dump}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert len(lines(tmp_path / "out" / "dialogues.jsonl")) == 2
     for flags in (
@@ -157,7 +152,7 @@ def test_command(dump, tmp_path):
         ("--config.input=no.json", f"--output={tmp_path / 'other'}"),
         ("--config.inptu=no.json", f"--output={tmp_path / 'other'}"),
     ):
-        done = run(*flags)
+        done = command("prepare", config, *flags)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
 

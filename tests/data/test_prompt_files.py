@@ -7,16 +7,11 @@ from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.prompt_files import read_prompts
 
 
-def write(path, *lines):
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return str(path)
-
-
 def turn(content, role="user"):
     return {"role": role, "content": content}
 
 
-def test_every_kind_of_row(tmp_path):
+def test_every_kind_of_row(write, tmp_path):
     path = write(
         tmp_path / "p.jsonl",
         {"id": "a", "instruction": "Translate", "input": "chat", "output": "x"},
@@ -57,7 +52,7 @@ def test_lines_of_a_text_file(tmp_path, opened):
     ]
 
 
-def test_what_is_no_prompt_is_set_aside_with_its_reason(tmp_path):
+def test_what_is_no_prompt_is_set_aside_with_its_reason(write, tmp_path):
     bad = {
         "not JSON": "{",
         "needs a text": {"id": "b", "question": "q"},
@@ -76,7 +71,7 @@ def test_what_is_no_prompt_is_set_aside_with_its_reason(tmp_path):
         assert item.id in ("b", None)
 
 
-def test_repeated_ids_become_unique_the_same_way_each_time(tmp_path):
+def test_repeated_ids_become_unique_the_same_way_each_time(write, tmp_path):
     path = write(tmp_path / "p.jsonl", *[{"id": "a", "prompt": str(n)} for n in range(3)])
     items = [item for _, item in read_prompts(path)]
     assert [(item["id"], item.get("original_id")) for item in items] == [("a", None), ("a#2", "a"), ("a#3", "a")]

@@ -16,7 +16,6 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from tokenizers import models, processors
 
-from imitation_jax.core import json_rows
 from imitation_jax.data import builder
 from imitation_jax.data.input import token_cache
 from imitation_jax.tokenizers.chat_template import ChatTemplate
@@ -28,13 +27,8 @@ def talk(n):
     return {"id": f"d{n}", "source": "test", "messages": messages}
 
 
-def write(path, dialogues):
-    path.write_text("".join(map(json_rows.line, dialogues)), encoding="utf-8")
-    return str(path)
-
-
 @pytest.fixture
-def data(tmp_path):
+def data(write, tmp_path):
     return write(tmp_path / "d.jsonl", map(talk, range(100)))
 
 
@@ -62,7 +56,7 @@ def test_file_gz_folder_and_workers_give_the_same(tmp_path, data, tokenizer, tem
     assert contents(token_cache.load(data, tokenizer, template, tmp_path / "3", workers=2)) == wanted
 
 
-def test_the_cache_is_used_until_something_changes(tmp_path, data, tokenizer, template):
+def test_the_cache_is_used_until_something_changes(write, tmp_path, data, tokenizer, template):
     def load(template=template):
         return token_cache.load(data, tokenizer, template, tmp_path / "cache").folder
 
@@ -75,7 +69,7 @@ def test_the_cache_is_used_until_something_changes(tmp_path, data, tokenizer, te
     assert contents(pickle.loads(pickle.dumps(token_cache.Tokens(folder)))) == contents(token_cache.Tokens(folder))
 
 
-def test_what_cannot_be_used_is_set_aside_with_its_reason(tmp_path, tokenizer):
+def test_what_cannot_be_used_is_set_aside_with_its_reason(write, tmp_path, tokenizer):
     source = (
         "{% for m in messages %}{% if 'bad' in m['content'] %}{{ raise_exception('no bad words') }}{% endif %}"
         "{% if m['role'] == 'user' %}{{ '<s>' + m['content'] }}"
@@ -98,7 +92,7 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason(tmp_path, tokenizer):
     assert sum(cache.meta["reasons"].values()) == 3
 
 
-def test_plain_text_bears_loss_everywhere(tmp_path, tokenizer, template):
+def test_plain_text_bears_loss_everywhere(write, tmp_path, tokenizer, template):
     texts = ["once upon a time", "a café", "<s> and </s>"]
     mixed = [{"text": texts[0]}, talk(1), {"id": "t", "text": texts[1], "more": 1}, {"text": texts[2]}]
     bad = [{"text": " \n"}, {"text": "\ud83d"}, {"text": 5}, {"text": "x", "messages": []}]
@@ -123,7 +117,7 @@ def test_plain_text_bears_loss_everywhere(tmp_path, tokenizer, template):
         assert reasons[2][0].startswith("the tokenizer fails: ") and "surrogate" in reasons[2][0]
 
 
-def test_a_text_begins_as_the_tokenizer_begins_it(tmp_path, template):
+def test_a_text_begins_as_the_tokenizer_begins_it(write, tmp_path, template):
     backend = tokenizers.Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "a": 2}, unk_token="a"))
     backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     tokenizer = Tokenizer(backend, {"bos_token": "<s>", "eos_token": "</s>"})

@@ -5,14 +5,7 @@ import pytest
 from imitation_jax.evaluation.tasks import answers
 
 
-def write(path, text):
-    path.write_text(
-        text if isinstance(text, str) else "".join(json.dumps(row) + "\n" for row in text), encoding="utf-8"
-    )
-    return str(path)
-
-
-def test_every_kind_of_prompt_file_reads(tmp_path, config_of):
+def test_every_kind_of_prompt_file_reads(write, tmp_path, config_of):
     def read(path):
         return [(item["id"], item["instruction"]) for item in answers.read(config_of("answers", prompts=path))]
 
@@ -30,7 +23,7 @@ def test_every_kind_of_prompt_file_reads(tmp_path, config_of):
     assert read(write(tmp_path / "plain.txt", "one\n\n two \n")) == [("0", "one"), ("1", "two")]
 
 
-def test_a_dialogue_is_answered_at_its_last_user_turn(tmp_path, config_of):
+def test_a_dialogue_is_answered_at_its_last_user_turn(write, tmp_path, config_of):
     turns = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Why?"), ("assistant", "gold")]
     row = {"id": "d", "messages": [{"role": role, "content": content} for role, content in turns]}
     [item] = answers.read(config_of("answers", prompts=write(tmp_path / "d.jsonl", [row])))
@@ -38,7 +31,7 @@ def test_a_dialogue_is_answered_at_its_last_user_turn(tmp_path, config_of):
     assert [message["role"] for message in item["messages"]] == ["system", "user", "assistant", "user"]
 
 
-def test_answers_in_the_models_template(tmp_path, config_of, scripted, answer_all):
+def test_answers_in_the_models_template(write, tmp_path, config_of, scripted, answer_all):
     path = write(tmp_path / "p.jsonl", [{"id": "a", "prompt": "Say hi"}, {"id": "b", "prompt": "Say nothing"}])
     engine = scripted(writes={"Say hi": " hi "})
     config = config_of("answers", prompts=path, name="student", temperature=0.7, top_p=0.9, seed=3, max_new_tokens=5)
@@ -57,7 +50,7 @@ def test_answers_in_the_models_template(tmp_path, config_of, scripted, answer_al
     assert alone.requests[0].seed == second.seed
 
 
-def test_a_prompt_that_leaves_no_room_is_counted_and_not_asked(tmp_path, config_of, scripted, answer_all):
+def test_a_prompt_that_leaves_no_room_is_counted_and_not_asked(write, tmp_path, config_of, scripted, answer_all):
     path = write(tmp_path / "p.jsonl", [{"prompt": "word " * 300}, {"prompt": "short"}])
     engine = scripted(context=200, writes={"short": "yes"})
     rows, found = answer_all(answers, engine, config_of("answers", prompts=path, max_new_tokens=100))
@@ -76,13 +69,13 @@ def test_a_prompt_that_leaves_no_room_is_counted_and_not_asked(tmp_path, config_
         ({"id": "0", "prompt": "again"}, "bad.jsonl:1"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, config_of, row, reason):
+def test_bad_rows_are_named(write, tmp_path, config_of, row, reason):
     path = write(tmp_path / "bad.jsonl", [{"prompt": "fine"}, row])
     with pytest.raises(ValueError, match=f"bad.jsonl:2: .*{reason}"):
         answers.read(config_of("answers", prompts=path))
 
 
-def test_bad_settings_are_named(tmp_path, config_of):
+def test_bad_settings_are_named(write, tmp_path, config_of):
     path = write(tmp_path / "p.txt", "one")
     with pytest.raises(ValueError, match="config.top_p"):
         answers.read(config_of("answers", prompts=path, top_p=0.0))

@@ -1,13 +1,6 @@
-import json
-
 import pytest
 
 from imitation_jax.evaluation.tasks import arc
-
-
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def row(key, labels="ABC", name="Mercury_1"):
@@ -15,7 +8,7 @@ def row(key, labels="ABC", name="Mercury_1"):
     return {"id": name, "question": "Which colour?", "choices": choices, "answerKey": key}
 
 
-def test_the_prompt_is_lm_evals_letter_for_letter(tmp_path, config_of, scripted, answer_all):
+def test_the_prompt_is_lm_evals_letter_for_letter(write, tmp_path, config_of, scripted, answer_all):
     engine = scripted(likes={"Answer: red": -2.0, "green one": -3.0})
     data = write(tmp_path / "a.jsonl", row("B"), row("2", "123", "Mercury_2"))
     samples, found = answer_all(arc, engine, config_of("arc", data=data))
@@ -27,7 +20,7 @@ def test_the_prompt_is_lm_evals_letter_for_letter(tmp_path, config_of, scripted,
     assert found["chance"] == pytest.approx(1 / 3)
 
 
-def test_twenty_five_shots(tmp_path, config_of, scripted, answer_all):
+def test_twenty_five_shots(write, tmp_path, config_of, scripted, answer_all):
     data = write(tmp_path / "a.jsonl", row("B"))
     others = [row("A", name=str(k)) | {"question": f"Colour {k}?"} for k in range(30)]
     config = config_of("arc", "challenge_25", data=data, shots_data=write(tmp_path / "train.jsonl", *others))
@@ -38,7 +31,7 @@ def test_twenty_five_shots(tmp_path, config_of, scripted, answer_all):
     assert all(shot.startswith("Question: Colour ") and shot.endswith("?\nAnswer: red") for shot in shots)
 
 
-def test_chat_asks_in_the_template(tmp_path, config_of, scripted, answer_all):
+def test_chat_asks_in_the_template(write, tmp_path, config_of, scripted, answer_all):
     engine = scripted()
     answer_all(arc, engine, config_of("arc", data=write(tmp_path / "a.jsonl", row("B")), chat=True))
     assert engine.asked[0].endswith("Question: Which colour?\nAnswer:<|im_end|>\n<|im_start|>assistant\nred")
@@ -61,6 +54,6 @@ def test_worded_rows_and_text(lent, config_of):
         ({"query": "Question: x", "choices": ["a", "b"], "gold": 2}, "0 to 1, not 2"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, config_of, bad, reason):
+def test_bad_rows_are_named(write, tmp_path, config_of, bad, reason):
     with pytest.raises(ValueError, match=f"bad.jsonl:2: .*{reason}"):
         arc.read(config_of("arc", data=write(tmp_path / "bad.jsonl", row("A", name="0"), bad)))

@@ -43,19 +43,16 @@ ITEMS = {"facts": 6, "mmlu": 7, "nq_zero_shot": 5, "answers": 4}
 
 
 @pytest.fixture
-def data(tmp_path, tiny_tokenizer):
+def data(tmp_path, tiny_tokenizer, write):
     """Three models of one shape, two as Hugging Face folders and one as an Orbax run, and questions for four tasks."""
     config, tokenizer = llama.PRESETS["tiny"], load_tokenizer(tiny_tokenizer)
     for seed, target in enumerate((f"hf:{tmp_path}/models/a", f"hf:{tmp_path}/models/b", f"orbax:{tmp_path}/run")):
         params = llama.init(config, jax.random.key(seed))
         save_model(LoadedModel(llama, config, params, tokenizer, load_template("model", tokenizer)), target)
 
-    def write(name, rows):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
     choices = ["the river", "snow", "a stone in the water"]
-    write("facts.jsonl", [{"question": f"what {k}", "choices": choices, "answer": k % 3} for k in range(6)])
-    write("nq.jsonl", [{"question": f"who {k}", "answer": ["farmers"]} for k in range(5)])
+    write(tmp_path / "facts.jsonl", [{"question": f"what {k}", "choices": choices, "answer": k % 3} for k in range(6)])
+    write(tmp_path / "nq.jsonl", [{"question": f"who {k}", "answer": ["farmers"]} for k in range(5)])
     (tmp_path / "prompts.txt").write_text("".join(f"prompt {k}\n" for k in range(4)), encoding="utf-8")
     header = "question,choice0,choice1,choice2,choice3,answer\n"
     for part, count in (("dev", 5), ("test", 7)):

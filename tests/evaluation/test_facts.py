@@ -5,12 +5,7 @@ import pytest
 from imitation_jax.evaluation.tasks import facts
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def test_cloze_scoring_by_sum_and_by_character(tmp_path, config_of, scripted, answer_all):
+def test_cloze_scoring_by_sum_and_by_character(write, tmp_path, config_of, scripted, answer_all):
     rows = [{"id": "sky", "question": "What colour is the sky?", "choices": ["red", "a very deep blue"], "answer": 1}]
     engine = scripted(likes={"Answer: red": -3.0, "deep blue": -4.0})
     [sample], found = answer_all(facts, engine, config_of("facts", data=write(tmp_path / "f.jsonl", rows)))
@@ -24,7 +19,7 @@ def test_cloze_scoring_by_sum_and_by_character(tmp_path, config_of, scripted, an
     assert found["chance"] == 0.5
 
 
-def test_a_question_that_does_not_fit_keeps_its_end_and_says_so(tmp_path, config_of, scripted, answer_all):
+def test_a_question_that_does_not_fit_keeps_its_end_and_says_so(write, tmp_path, config_of, scripted, answer_all):
     texts = {"1": "x", "2": "y " * 50}
     rows = [{"id": key, "question": text, "choices": ["a", "b"], "answer": 0} for key, text in texts.items()]
     engine = scripted(context=40)
@@ -60,7 +55,7 @@ def test_arc_easy_reads_as_it_is(lent, config_of):
         ({"id": "first", "question": "q", "choices": ["a", "b"], "answer": 0}, "bad.jsonl:1"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, config_of, row, reason):
+def test_bad_rows_are_named(write, tmp_path, config_of, row, reason):
     good = {"id": "first", "question": "q", "choices": ["a", "b"], "answer": 0}
     with pytest.raises(ValueError, match=f"bad.jsonl:2: .*{reason}"):
         facts.read(config_of("facts", data=write(tmp_path / "bad.jsonl", [good, row])))

@@ -6,7 +6,7 @@ from imitation_jax.evaluation.tasks import gsm8k
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(write, tmp_path):
     data = [
         {"question": "Ann has 3 apples & buys {2} more. How many?", "answer": "3+2=<<3+2=5>>5\n#### 5"},
         {"question": "Twice $1,000 is?", "answer": "2*1000=<<2*1000=2000>>2000\n#### 2,000"},
@@ -15,7 +15,7 @@ def files(tmp_path):
     paths = {}
     for key, rows in (("data", data), ("shots_data", pool)):
         paths[key] = str(tmp_path / f"{key}.jsonl")
-        (tmp_path / f"{key}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(tmp_path / f"{key}.jsonl", rows)
     return paths
 
 

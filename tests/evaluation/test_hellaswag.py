@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from imitation_jax.evaluation.tasks import hellaswag
@@ -22,12 +20,7 @@ WIKIHOW = {
 }
 
 
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def test_contexts_and_endings_are_cleaned_as_lm_eval_does(tmp_path, config_of, scripted, answer_all):
+def test_contexts_and_endings_are_cleaned_as_lm_eval_does(write, tmp_path, config_of, scripted, answer_all):
     engine = scripted(likes={"pulling up roofing.": -1.0})
     config = config_of("hellaswag", data=write(tmp_path / "h.jsonl", HOME, WIKIHOW))
     samples, found = answer_all(hellaswag, engine, config)
@@ -40,7 +33,7 @@ def test_contexts_and_endings_are_cleaned_as_lm_eval_does(tmp_path, config_of, s
     assert found["chance"] == 0.25
 
 
-def test_rows_of_tfds_and_worded_ones(tmp_path, config_of):
+def test_rows_of_tfds_and_worded_ones(write, tmp_path, config_of):
     rows = [
         {"activity_label": "Roof", "context": "A man sits. he", "endings": ["a", "b"], "label": 1},
         {"query": "Roof: A man sits. He", "choices": ["a", "b"], "gold": 1},
@@ -51,7 +44,7 @@ def test_rows_of_tfds_and_worded_ones(tmp_path, config_of):
     assert hellaswag.text(items[0]) == "Roof: A man sits. he\na\nb"
 
 
-def test_ten_shots(tmp_path, config_of, scripted, answer_all):
+def test_ten_shots(write, tmp_path, config_of, scripted, answer_all):
     others = [HOME | {"ctx_a": f"Man {k} sits."} for k in range(12)]
     paths = {"data": write(tmp_path / "h.jsonl", HOME), "shots_data": write(tmp_path / "train.jsonl", *others)}
     [sample], _ = answer_all(hellaswag, scripted(), config_of("hellaswag", "10_shot", **paths))
@@ -68,6 +61,6 @@ def test_ten_shots(tmp_path, config_of, scripted, answer_all):
         (HOME | {"endings": "['a']"}, "needs a list of texts under 'endings'"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, config_of, bad, reason):
+def test_bad_rows_are_named(write, tmp_path, config_of, bad, reason):
     with pytest.raises(ValueError, match=f"bad.jsonl:2: .*{reason}"):
         hellaswag.read(config_of("hellaswag", data=write(tmp_path / "bad.jsonl", HOME, bad)))

@@ -28,15 +28,14 @@ def box():
 
 
 @pytest.fixture
-def problems(tmp_path, box, config_of):
+def problems(tmp_path, box, config_of, write):
     """`problems(row, ..., **overrides)` is a config over those rows that may execute."""
 
-    def write(*rows, **overrides):
-        path = tmp_path / "problems.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return config_of("human_eval", data=str(path), execute_code=True, **overrides)
+    def config(*rows, **overrides):
+        data = write(tmp_path / "problems.jsonl", *rows)
+        return config_of("human_eval", data=data, execute_code=True, **overrides)
 
-    return write
+    return config
 
 
 def official(lent, config_of, **overrides):

@@ -1,4 +1,3 @@
-import json
 import math
 
 import pytest
@@ -7,12 +6,9 @@ from imitation_jax.evaluation.tasks import lambada
 from imitation_jax.inference.requests import Score
 
 
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def test_the_last_word_is_scored_and_must_be_what_the_model_would_write(tmp_path, config_of, scripted, answer_all):
+def test_the_last_word_is_scored_and_must_be_what_the_model_would_write(
+    write, tmp_path, config_of, scripted, answer_all
+):
     rows = [{"text": "They met at\n the old mill."}, {"passage": "Give it to Ann\n"}]
     rows += [{"context": "I saw", "continuation": "Bo"}]
     engine = scripted()
@@ -37,7 +33,7 @@ def test_the_last_word_is_scored_and_must_be_what_the_model_would_write(tmp_path
     assert texts == ["They met at\n the old mill.", "Give it to Ann", "I saw Bo"]
 
 
-def test_a_passage_that_does_not_fit_keeps_its_end(tmp_path, config_of, scripted, answer_all):
+def test_a_passage_that_does_not_fit_keeps_its_end(write, tmp_path, config_of, scripted, answer_all):
     engine = scripted(context=8)
     text = "a b c d e f g h i j k l m n"
     data = write(tmp_path / "l.jsonl", {"text": text})
@@ -48,6 +44,6 @@ def test_a_passage_that_does_not_fit_keeps_its_end(tmp_path, config_of, scripted
 
 
 @pytest.mark.parametrize("bad", [{"text": "word"}, {"text": " word"}, {"context": "a"}, {"line": "a b"}])
-def test_bad_rows_are_named(tmp_path, config_of, bad):
+def test_bad_rows_are_named(write, tmp_path, config_of, bad):
     with pytest.raises(ValueError, match="l.jsonl:2: needs a 'text'"):
         lambada.read(config_of("lambada", data=write(tmp_path / "l.jsonl", {"text": "a b"}, bad)))

@@ -10,13 +10,8 @@ from imitation_jax.evaluation.tasks import natural_questions as nq
 LM_EVAL = Path(__file__).parent / "lm_eval_nq.json"
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
 @pytest.fixture
-def files(tmp_path):
+def files(write, tmp_path):
     data = [
         {"question": "who wrote emma", "answer": ["Jane Austen"]},
         {
@@ -163,7 +158,7 @@ def test_answers_are_lm_evals_text_for_text(real, oracle, command, smollm2_gguf,
     [({"question": "", "answer": ["a"]}, "'question'"), ({"question": "q", "answer": "a"}, "'answer'"),
      ({"question": "q", "answer": []}, "'answer'")],
 )  # fmt: skip
-def test_bad_rows_are_named(tmp_path, config_of, row, reason):
+def test_bad_rows_are_named(write, tmp_path, config_of, row, reason):
     path = write(tmp_path / "bad.jsonl", [{"question": "fine", "answer": ["x"]}, row])
     with pytest.raises(ValueError, match=f"bad.jsonl:2: .*{reason}"):
         nq.read(config_of("nq", data=path, shots=0))

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from imitation_jax.evaluation.tasks import piqa
@@ -7,12 +5,7 @@ from imitation_jax.evaluation.tasks import piqa
 GOALS = [{"goal": f"Open jar {k}", "sol1": "Turn the lid.", "sol2": "Hit it"} for k in range(3)]
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def test_the_prompt_is_lm_evals_letter_for_letter(tmp_path, config_of, scripted, answer_all):
+def test_the_prompt_is_lm_evals_letter_for_letter(write, tmp_path, config_of, scripted, answer_all):
     engine = scripted(likes={"the lid.": -1.0})
     data = write(tmp_path / "p.jsonl", [GOALS[0] | {"label": 0}])
     [sample], found = answer_all(piqa, engine, config_of("piqa", data=data))
@@ -21,7 +14,7 @@ def test_the_prompt_is_lm_evals_letter_for_letter(tmp_path, config_of, scripted,
     assert piqa.text(piqa.read(config_of("piqa", data=data))[0]) == "Open jar 0\nTurn the lid.\nHit it"
 
 
-def test_labels_may_stand_in_the_file_beside(tmp_path, config_of):
+def test_labels_may_stand_in_the_file_beside(write, tmp_path, config_of):
     data = write(tmp_path / "dev.jsonl", GOALS)
     (tmp_path / "dev-labels.lst").write_text("0\n1\n1\n")
     assert [item["gold"] for item in piqa.read(config_of("piqa", data=data))] == [0, 1, 1]

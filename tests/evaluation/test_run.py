@@ -10,10 +10,10 @@ from imitation_jax.evaluation.result_tables import paired_table, table
 
 
 @pytest.fixture
-def quiz(tmp_path, config_of):
+def quiz(write, tmp_path, config_of):
     rows = [{"id": f"q{k}", "question": f"number {k}", "choices": ["right", "wrong"], "answer": 0} for k in range(6)]
     path = tmp_path / "quiz.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write(path, rows)
     return config_of("facts", data=str(path))
 
 
@@ -134,7 +134,7 @@ def test_bad_calls_are_named(quiz, model, tmp_path):
 
 
 @pytest.fixture
-def batch(tmp_path, config_of):
+def batch(write, tmp_path, config_of):
     """Two quizzes with the data of a few rows each, and the other tasks of all.py without."""
     config = config_of("all")
     config.only = "facts,nq*"
@@ -142,7 +142,7 @@ def batch(tmp_path, config_of):
         rows = [{"id": f"{name}{k}", "question": f"{name} number {k}", "answer": 0} for k in range(count)]
         rows = [row | ({"choices": ["right", "wrong"]} if name == "quiz" else {"answer": ["yes"]}) for row in rows]
         path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write(path, rows)
     config.tasks.facts.data = str(tmp_path / "quiz.jsonl")
     for key in ("nq", "nq_zero_shot"):
         config.tasks[key].data = str(tmp_path / "nq.jsonl")
@@ -218,10 +218,10 @@ def test_a_killed_batch_goes_on_at_the_item(batch, two_models, tmp_path, scripte
         assert paired_table(results, workdir) == paired_table(expected, str(tmp_path / "whole"))
 
 
-def test_contamination_is_told_of_kept_results_too(batch, model, tmp_path, scripted, with_engine):
+def test_contamination_is_told_of_kept_results_too(write, batch, model, tmp_path, scripted, with_engine):
     seen = "which of the farmers in the valley waits for the water of the old river"
     rows = [{"id": "seen", "question": seen, "answer": ["yes"]}, {"id": "new", "question": "x", "answer": ["yes"]}]
-    (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write(tmp_path / "nq.jsonl", rows)
     dialogue = {"messages": [{"role": "user", "content": f"Tell me, {seen}?"}, {"role": "assistant", "content": "a"}]}
     (tmp_path / "train.jsonl").write_text(json.dumps(dialogue) + "\n", encoding="utf-8")
     batch.only = "nq"
@@ -234,10 +234,10 @@ def test_contamination_is_told_of_kept_results_too(batch, model, tmp_path, scrip
     assert values == {"exact_match": "0.5000", "exact_match (clean)": "0.0000", "exact_match (contaminated)": "1.0000"}
 
 
-def test_style_of_a_batch_is_of_each_models_own_answers(batch, two_models, tmp_path, scripted, with_engine):
+def test_style_of_a_batch_is_of_each_models_own_answers(write, batch, two_models, tmp_path, scripted, with_engine):
     (tmp_path / "p.txt").write_text("one\ntwo\n", encoding="utf-8")
     teacher = [{"instruction": text, "output": "- a\n- b", "generator": "teacher"} for text in ("one", "two")]
-    (tmp_path / "teacher.jsonl").write_text("".join(json.dumps(row) + "\n" for row in teacher), encoding="utf-8")
+    write(tmp_path / "teacher.jsonl", teacher)
     batch.only = "style"
     batch.tasks.style.reference = str(tmp_path / "teacher.jsonl")
     with pytest.raises(FileNotFoundError, match="tiny/answers.jsonl: no such file; style needs the task answers"):

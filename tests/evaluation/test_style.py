@@ -1,16 +1,9 @@
-import json
-
 import pytest
 
 from imitation_jax.evaluation.tasks import style
 
 # shared/data's known facts: share of answers with a list on alpaca_eval's 805 prompts
 LIST_SHARES = {"gpt-3.5-turbo-0301": 0.371, "vicuna-13b": 0.388, "alpaca-7b": 0.092, "text_davinci_003": 0.128}
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +38,7 @@ def test_unigram_intersection_counts_words_as_often_as_they_come():
     assert style.unigram_intersection("straße 12", "STRASSE 12") == pytest.approx(0.5)
 
 
-def test_rows_of_the_table(tmp_path, config_of, answer_all):
+def test_rows_of_the_table(write, tmp_path, config_of, answer_all):
     def row(key, output):
         return {"id": key, "instruction": f"prompt {key}", "output": output, "generator": "x"}
 
@@ -77,7 +70,7 @@ def test_rows_of_the_table(tmp_path, config_of, answer_all):
     assert len(rows) == 5
 
 
-def test_bad_files_are_named(tmp_path, config_of):
+def test_bad_files_are_named(write, tmp_path, config_of):
     good = write(tmp_path / "good.jsonl", [{"id": 1, "output": "x"}])
     for row, reason in (({"id": 1}, "'output'"), ({"output": "x"}, "neither"), ({"id": 1, "messages": "x"}, "list")):
         bad = write(tmp_path / "bad.jsonl", [row])

@@ -7,17 +7,7 @@ from imitation_jax.evaluation.tasks import tldr
 PASSAGE = "The cat sat on the mat. It was a warm day."
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(*rows):
-        path = tmp_path / "data.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return str(path)
-
-    return write
-
-
-def test_the_sets_formats(write, config_of):
+def test_the_sets_formats(tmp_path, write, config_of):
     rows = [
         {"document": PASSAGE, "summary": "Cat sat.", "id": "x7"},
         {"article": PASSAGE, "highlights": "Cat sat."},
@@ -26,7 +16,7 @@ def test_the_sets_formats(write, config_of):
         {"prompt": f"Summarize: {PASSAGE}\n", "completion": "Cat sat.<|endoftext|>"},
         {"prompt": f"{PASSAGE}\n\nTL;DR:", "label": " Cat sat."},
     ]
-    items = tldr.read(config_of("tldr", data=write(*rows)))
+    items = tldr.read(config_of("tldr", data=write(tmp_path / "data.jsonl", *rows)))
     assert [item["id"] for item in items] == ["x7", "1", "2", "3", "4", "5"]
     assert {(item["passage"], item["gold"]) for item in items} == {(PASSAGE, "Cat sat.")}
     assert tldr.text(items[0]) == PASSAGE
@@ -53,8 +43,10 @@ def test_the_two_wordings_of_one_set_hold_the_same_passages(lent, config_of):
     assert plain == instructed
 
 
-def test_prompts_and_scores(write, config_of, scripted, answer_all):
-    data = write({"passage": PASSAGE, "summary": "A cat sat down"}, {"passage": "x y", "summary": "z"})
+def test_prompts_and_scores(tmp_path, write, config_of, scripted, answer_all):
+    data = write(
+        tmp_path / "data.jsonl", {"passage": PASSAGE, "summary": "A cat sat down"}, {"passage": "x y", "summary": "z"}
+    )
     engine = scripted(writes={"cat": " The cats sat.\n\nNext"})
     rows, found = answer_all(tldr, engine, config_of("tldr", data=data))
     assert engine.asked[0] == f"{PASSAGE}\n\nTL;DR:"
@@ -69,8 +61,8 @@ def test_prompts_and_scores(write, config_of, scripted, answer_all):
     assert all(row["correct"] is None for row in rows)
 
 
-def test_chat(write, config_of, scripted, answer_all):
-    data = write({"passage": PASSAGE, "summary": "A cat sat."})
+def test_chat(tmp_path, write, config_of, scripted, answer_all):
+    data = write(tmp_path / "data.jsonl", {"passage": PASSAGE, "summary": "A cat sat."})
     engine = scripted(writes={"cat": "First.\n\nSecond."})
     rows, _ = answer_all(tldr, engine, config_of("tldr", "chat", data=data))
     assert rows[0]["prediction"] == "First.\n\nSecond."
@@ -78,10 +70,12 @@ def test_chat(write, config_of, scripted, answer_all):
 
 
 @pytest.mark.parametrize("variant", [None, "chat"])
-def test_a_long_passage_loses_its_end(write, config_of, scripted, answer_all, variant):
+def test_a_long_passage_loses_its_end(tmp_path, write, config_of, scripted, answer_all, variant):
     passage = " ".join(f"Sentence number {k} is here." for k in range(200))
     engine = scripted(context=300)
-    data = write({"passage": passage, "summary": "Many."}, {"passage": PASSAGE, "summary": "Cat."})
+    data = write(
+        tmp_path / "data.jsonl", {"passage": passage, "summary": "Many."}, {"passage": PASSAGE, "summary": "Cat."}
+    )
     rows, found = answer_all(tldr, engine, config_of("tldr", variant, data=data))
     assert found["counts"]["passages_cut"] == 1
     assert 300 - 128 - 2 <= len(engine.requests[0].prompt) <= 300 - 128
@@ -101,8 +95,8 @@ def test_a_long_passage_loses_its_end(write, config_of, scripted, answer_all, va
         ({"prompt": "x", "completion": "<|endoftext|>"}, "nothing but"),
     ],
 )
-def test_bad_rows_are_named(write, config_of, row, reason):
+def test_bad_rows_are_named(tmp_path, write, config_of, row, reason):
     with pytest.raises(ValueError, match=f"data.jsonl:1: .*{reason}"):
-        tldr.read(config_of("tldr", data=write(row)))
+        tldr.read(config_of("tldr", data=write(tmp_path / "data.jsonl", row)))
     with pytest.raises(ValueError, match="config.prompt='Sum up'"):
-        tldr.read(config_of("tldr", data=write(row), prompt="Sum up"))
+        tldr.read(config_of("tldr", data=write(tmp_path / "data.jsonl", row), prompt="Sum up"))

@@ -20,14 +20,14 @@ def scorer(tmp_path_factory):
 
 
 @pytest.fixture
-def prompts(tmp_path):
+def prompts(write, tmp_path):
     path = tmp_path / "prompts.jsonl"
     rows = [
         {"prompt": {"text": "The river", "toxicity": 0.1}},
         {"prompt": {"text": "You old", "toxicity": 0.7}},
         {"prompt": "No score", "id": "bare"},
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(path, rows)
     return str(path)
 
 

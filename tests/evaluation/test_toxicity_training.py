@@ -16,7 +16,7 @@ def config(data, **overrides):
 
 
 @pytest.fixture
-def prompts(tmp_path):
+def prompts(write, tmp_path):
     """RealToxicityPrompts as it is published: two texts a row, some without scores, some rows of one document."""
     texts, targets = sentences(240, 5)
     rows = []
@@ -29,7 +29,7 @@ def prompts(tmp_path):
             parts["continuation"] |= dict.fromkeys(training.ATTRIBUTES)
         rows.append({"filename": f"document {number // 2}", "begin": number, "challenging": False, **parts})
     path = tmp_path / "prompts.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(path, rows)
     return path
 
 

@@ -26,7 +26,7 @@ def row(question, value, *aliases):
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(write, tmp_path):
     data = [
         row("Which river runs through Vienna?", "Danube", "The Danube", "Danube River"),
         row("In heraldry, what is 'gules'", "Red", "Red (colour)", "Red"),
@@ -35,7 +35,7 @@ def files(tmp_path):
     paths = {}
     for key, rows in (("data", data), ("shots_data", pool)):
         paths[key] = str(tmp_path / f"{key}.jsonl")
-        (tmp_path / f"{key}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(tmp_path / f"{key}.jsonl", rows)
     return paths
 
 

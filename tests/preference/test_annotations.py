@@ -43,12 +43,7 @@ def test_vicunas_reviews_have_a_vote_each(lent):
 SAMPLE = dict.fromkeys(("id", "prompt", "output_a", "output_b", "preference", "why")) | {"verdicts": {}}
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def test_every_kind_of_preference(tmp_path):
+def test_every_kind_of_preference(write, tmp_path):
     rows = [{"instruction": "q", "preference": value} for value in (1, 2.0, 0, 1.5, 1.25, None, float("nan"))]
     samples, a, b = annotations.read(write(tmp_path / "v.jsonl", rows))
     assert [sample["preference"] for sample in samples] == [0, 1, 0.5, 0.5, 0.25, None, None]
@@ -69,12 +64,12 @@ def test_every_kind_of_preference(tmp_path):
         ({"preference": 2, "generator_2": "other"}, "holds verdicts on 2 pairs of models"),
     ],
 )
-def test_bad_verdicts_are_named(tmp_path, row, message):
+def test_bad_verdicts_are_named(write, tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         annotations.read(write(tmp_path / "v.jsonl", [{"instruction": "q", "preference": 1}, row]))
 
 
-def test_verdicts_without_a_vote_leave_the_result_that_is_there(tmp_path):
+def test_verdicts_without_a_vote_leave_the_result_that_is_there(write, tmp_path):
     row = {"instruction": "q", "generator_1": "b", "generator_2": "a"}
     good, bad = (write(tmp_path / f"{value}.jsonl", [row | {"preference": value}]) for value in (2, None))
     llm_judge.from_verdicts(good, workdir=str(tmp_path))
@@ -84,6 +79,6 @@ def test_verdicts_without_a_vote_leave_the_result_that_is_there(tmp_path):
     assert len(files) == 2 and files == {path: path.read_bytes() for path in (tmp_path / "eval/a").iterdir()}
 
 
-def test_a_dry_run_has_nothing_to_say_of_verdicts(command, tmp_path):
+def test_a_dry_run_has_nothing_to_say_of_verdicts(write, command, tmp_path):
     result = command("judge", f"--verdicts={write(tmp_path / 'v.jsonl', [SAMPLE])}", "--dry_run")
     assert one_line(result) == "error: --dry_run: --verdicts asks nobody"
