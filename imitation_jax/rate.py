@@ -39,7 +39,7 @@ def main() -> int:
     try:
         from imitation_jax.preference.rating import human_result, items, mturk, rater_app
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "markdown_it"):
+        if error.name not in ("starlette", "uvicorn", "markdown_it", "pydantic"):
             raise
         raise OSError("the rating page needs starlette; pip install 'imitation_jax[serve]'") from None
 

@@ -1,12 +1,13 @@
-"""What the served pages share: the address, who may come in, what a page may do, and a server that stops in order."""
+"""What the served pages share: the address, who may come in, what a page may do, requests' JSON, stopping in order."""
 
 import base64
 import hashlib
 import ipaddress
+import json
 import re
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 
 import uvicorn
 from absl import logging
@@ -23,7 +24,7 @@ def is_local(host: str) -> bool:
         return False
 
 
-def stranger(headers: Mapping[bytes, bytes]) -> tuple[str, str] | None:
+def foreign_page(headers: Mapping[bytes, bytes]) -> tuple[str, str] | None:
     """(why, a code for it) where a request to a server for this machine alone comes from somebody else's web page."""
     host = headers.get(b"host", b"").decode("latin-1")
     origin = headers.get(b"origin", b"").decode("latin-1")
@@ -34,12 +35,41 @@ def stranger(headers: Mapping[bytes, bytes]) -> tuple[str, str] | None:
     return None
 
 
+async def json_object(body: AsyncIterable[bytes], most: int) -> dict:
+    """The JSON object that the body of a request is.
+
+    Args:
+      most: bytes. Of a larger body sixteen times as much is read, since most clients listen only after they have sent
+        all.
+
+    Raises:
+      OverflowError: it is larger.
+      ValueError: it is none; says why in one line.
+    """
+    size, pieces = 0, []
+    async for piece in body:
+        size += len(piece)
+        if size <= most:
+            pieces.append(piece)
+        elif size > 16 * most:
+            break
+    if size > most:
+        raise OverflowError(f"the request is larger than the limit of {most:,} bytes")
+    try:
+        value = json.loads(b"".join(pieces))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request is no JSON: {str(error)[:100]}") from None
+    if not isinstance(value, dict):
+        raise ValueError("the request is no JSON object")
+    return value
+
+
 def page_headers(html: str) -> dict[str, str]:
     """With a Content-Security-Policy under which the page runs its own script and style and asks this server alone."""
 
     def own(tag: str) -> str:
-        found = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]
-        return base64.b64encode(hashlib.sha256(found.encode()).digest()).decode()
+        content = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]
+        return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
     parts = [
         "default-src 'none'",

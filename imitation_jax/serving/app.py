@@ -126,7 +126,7 @@ class _Door:
                 return None
             message = "no API key, or a wrong one: send it as 'Authorization: Bearer KEY'"
             return RefusedError(401, message, "invalid_api_key", None, {"WWW-Authenticate": "Bearer"})
-        why = web.stranger(headers)
+        why = web.foreign_page(headers)
         return RefusedError(403, *why) if why else None
 
 
@@ -240,31 +240,15 @@ async def _respond(response: Response, send: Send) -> None:
 
 
 async def _json(request: Request, limits: Limits, deadline: float) -> dict:
-    """The request's JSON object.
-
-    Raises:
-      RefusedError, BadRequestError: too large, too slow, or none.
-    """
-    size, pieces = 0, []
     try:
         async with asyncio.timeout_at(deadline):
-            async for piece in request.stream():
-                size += len(piece)
-                if size <= limits.request_bytes:
-                    pieces.append(piece)
-                elif size > 16 * limits.request_bytes:
-                    break  # most clients listen only after they have sent all, but there is an end to that
+            return await web.json_object(request.stream(), limits.request_bytes)
     except TimeoutError:
         raise RefusedError(408, "the request took too long to arrive", "timeout") from None
-    if size > limits.request_bytes:
-        raise RefusedError(413, f"the request is larger than the limit of {limits.request_bytes:,} bytes", "too_large")
-    try:
-        body = json.loads(b"".join(pieces))
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"the request is no JSON: {str(error)[:100]}", None, "bad_json") from None
-    if not isinstance(body, dict):
-        raise BadRequestError("the request is no JSON object", None, "bad_json")
-    return body
+    except OverflowError as error:
+        raise RefusedError(413, str(error), "too_large") from None
+    except ValueError as error:
+        raise RefusedError(400, str(error), "bad_json") from None
 
 
 def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:

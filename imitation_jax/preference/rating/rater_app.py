@@ -1,12 +1,12 @@
 """The rating page and what it asks the server; who has a rater's secret sees that rater's tasks and nothing else."""
 
+import functools
 import hmac
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,6 +28,38 @@ REQUEST_BYTES = 2**14
 MOST_NAME = 60
 
 
+def _name(text: str) -> str:
+    name = " ".join(text.split())
+    if not 0 < len(name) <= MOST_NAME or not name.isprintable():
+        raise ValueError("not a name")
+    return name
+
+
+class Join(BaseModel):
+    """What a new rater sends."""
+
+    model_config = ConfigDict(strict=True)
+    name: Annotated[str, AfterValidator(_name)]
+    code: str = ""
+    secret: str | None = Field(None, pattern="^[0-9a-f]{36}$")
+
+
+class Ballot(BaseModel):
+    """A vote on a task; 1 is for the first answer, 2 for neither, 3 for the second one."""
+
+    model_config = ConfigDict(strict=True)
+    task: str = Field(max_length=MOST_NAME)
+    choice: int = Field(ge=1, le=3)
+    instead_of: int | None = Field(None, ge=1, le=3)
+
+
+REFUSALS = {
+    "name": f"A name has 1 to {MOST_NAME} characters.",
+    "secret": "A secret has 36 hexadecimal digits.",
+    "task": "A vote has a task and a choice of 1, 2 or 3.",
+}
+
+
 def make_app(store: Store, code: str | None) -> ASGIApp:
     """The ASGI application.
 
@@ -45,72 +77,73 @@ def make_app(store: Store, code: str | None) -> ASGIApp:
     async def page(request: Request) -> Response:
         return HTMLResponse(html, headers=headers)
 
-    async def join(request: Request) -> Response:
-        body = await _json(request)
-        name = " ".join(str(body.get("name", "")).split())
-        if not 0 < len(name) <= MOST_NAME or not name.isprintable():
-            raise HTTPException(400, f"A name has 1 to {MOST_NAME} characters.")
-        if code is not None and not hmac.compare_digest(str(body.get("code", "")).encode(), code.encode()):
-            raise HTTPException(403, "That is not the code. Whoever invited you knows it.")
-        secret = body.get("secret")
-        if secret is not None and not (isinstance(secret, str) and re.fullmatch("[0-9a-f]{36}", secret)):
-            raise HTTPException(400, "A secret has 36 hexadecimal digits.")
-        try:
-            return JSONResponse({"secret": await run_in_threadpool(store.join, name, secret)})
-        except ValueError as error:
-            raise HTTPException(409, str(error)) from None
-
-    def for_rater(answer: Callable[[int, dict], Any]) -> Callable:
-        async def endpoint(request: Request) -> Response:
-            _, _, secret = request.headers.get("authorization", "").partition(" ")
-            rater = await run_in_threadpool(store.rater, secret)
-            if rater is None:
-                raise HTTPException(401, "Nobody rates here under that link.")
-            asked = await _json(request) if request.method == "POST" else request.path_params
-            return JSONResponse(await run_in_threadpool(answer, rater, asked), headers={"Cache-Control": "no-store"})
-
-        return endpoint
-
-    def next_task(rater: int, asked: Mapping) -> dict:
-        task, done, left = store.task(rater)
-        return {"task": task and _seen(task), "done": done, "left": left, "last": store.last(rater)}
-
-    def one_task(rater: int, asked: Mapping) -> dict:
-        task = store.shown(rater, asked["key"])
-        if task is None:
-            raise HTTPException(404, "That is none of your pairs.")
-        return _seen(task)
-
-    def vote(rater: int, asked: Mapping) -> dict:
-        key, choice, instead_of = (asked.get(name) for name in ("task", "choice", "instead_of"))
-        if not isinstance(key, str) or not _is_choice(choice) or not (instead_of is None or _is_choice(instead_of)):
-            raise HTTPException(400, "A vote has a task and a choice of 1, 2 or 3.")
-        stands = store.vote(rater, key, choice, instead_of)
-        if stands is None:
-            raise HTTPException(404, "That is none of your pairs.")
-        return {"stands": stands}
+    def endpoint(answer: Callable) -> Callable:
+        return functools.partial(_for_rater, store, answer)
 
     routes = [
         Route("/", page),
-        Route("/api/join", join, methods=["POST"]),
-        Route("/api/task", for_rater(next_task)),
-        Route("/api/task/{key}", for_rater(one_task)),
-        Route("/api/vote", for_rater(vote), methods=["POST"]),
+        Route("/api/join", functools.partial(_join, store, code), methods=["POST"]),
+        Route("/api/task", endpoint(_next_task)),
+        Route("/api/task/{key}", endpoint(_one_task)),
+        Route("/api/vote", endpoint(_vote), methods=["POST"]),
     ]
     handlers = {HTTPException: _refusal, Exception: _failure}
-    doors = [Middleware(_LocalDoor)] if code is None else []
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=doors)
+    middleware = [Middleware(_LocalOnly)] if code is None else []
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
 
 
-class _LocalDoor:
+class _LocalOnly:
     """Turns away somebody else's web page in a browser on this machine."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        why = web.stranger(dict(scope["headers"])) if scope["type"] == "http" else None
+        why = web.foreign_page(dict(scope["headers"])) if scope["type"] == "http" else None
         await (JSONResponse({"error": why[0]}, 403) if why else self._app)(scope, receive, send)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a page may ask
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+async def _join(store: Store, code: str | None, request: Request) -> Response:
+    asked = await _body(request, Join)
+    if code is not None and not hmac.compare_digest(asked.code.encode(errors="replace"), code.encode()):
+        raise HTTPException(403, "That is not the code. Whoever invited you knows it.")
+    try:
+        return JSONResponse({"secret": await run_in_threadpool(store.join, asked.name, asked.secret)})
+    except ValueError as error:
+        raise HTTPException(409, str(error)) from None
+
+
+async def _for_rater(store: Store, answer: Callable, request: Request) -> Response:
+    _, _, secret = request.headers.get("authorization", "").partition(" ")
+    rater = await run_in_threadpool(store.rater, secret)
+    if rater is None:
+        raise HTTPException(401, "Nobody rates here under that link.")
+    asked = await _body(request, Ballot) if request.method == "POST" else request.path_params.get("key")
+    return JSONResponse(await run_in_threadpool(answer, store, rater, asked), headers={"Cache-Control": "no-store"})
+
+
+def _next_task(store: Store, rater: int, _: None) -> dict:
+    task, done, left = store.task(rater)
+    return {"task": task and _seen(task), "done": done, "left": left, "last": store.last(rater)}
+
+
+def _one_task(store: Store, rater: int, key: str) -> dict:
+    return _seen(_own(store.shown(rater, key)))
+
+
+def _vote(store: Store, rater: int, ballot: Ballot) -> dict:
+    return {"stands": _own(store.vote(rater, ballot.task, ballot.choice, ballot.instead_of))}
+
+
+def _own(answer: Any) -> Any:
+    if answer is None:
+        raise HTTPException(404, "That is none of your pairs.")
+    return answer
 
 
 def _seen(task: Task) -> dict[str, Any]:
@@ -119,24 +152,15 @@ def _seen(task: Task) -> dict[str, Any]:
     return {"id": task.id, "instruction": task.instruction, **sides, "choice": task.choice}
 
 
-def _is_choice(value: object) -> bool:
-    return type(value) is int and 1 <= value <= 3
-
-
-async def _json(request: Request) -> dict:
-    size, pieces = 0, []
-    async for piece in request.stream():
-        size += len(piece)
-        if size > REQUEST_BYTES:
-            raise HTTPException(413, "That is too much.")
-        pieces.append(piece)
+async def _body(request: Request, kind: type[BaseModel]) -> Any:
     try:
-        body = json.loads(b"".join(pieces))
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise HTTPException(400, "Not a JSON object.")
-    return body
+        return kind.model_validate(await web.json_object(request.stream(), REQUEST_BYTES))
+    except ValidationError as error:
+        raise HTTPException(400, REFUSALS.get(error.errors()[0]["loc"][0], REFUSALS["task"])) from None
+    except OverflowError:
+        raise HTTPException(413, "That is too much.") from None
+    except ValueError:
+        raise HTTPException(400, "Not a JSON object.") from None
 
 
 async def _refusal(request: Request, error: HTTPException) -> Response:
