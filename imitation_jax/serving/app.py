@@ -1,4 +1,4 @@
-"""The HTTP side: routes, who may come in, and the way of an answer to a client who may leave at any time."""
+"""The HTTP application: routes, access, and sending answers to clients who may leave at any time."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,12 @@ from imitation_jax.core import web
 from imitation_jax.inference.requests import Score
 from imitation_jax.serving import parameters
 from imitation_jax.serving.model import ServedModel
-from imitation_jax.serving.parameters import Asked, BadRequestError, ChatRequest, CompletionRequest, TextRequest
+from imitation_jax.serving.parameters import BadRequestError, ChatRequest, CompletionRequest, ParsedRequest, TextRequest
 from imitation_jax.serving.responses import Answer
-from imitation_jax.serving.scheduler import FullError, News, Scheduler
+from imitation_jax.serving.scheduler import QueueFullError, Scheduler, Update
 
 PAGE = Path(__file__).with_name("page.html")
-SECONDS_TO_SAY_GOODBYE = 5.0
+ERROR_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +85,15 @@ def make_app(models: Mapping[str, ServedModel], scheduler: Scheduler, limits: Li
         return JSONResponse(_description(_find(models, request.path_params["name"])))
 
     def texts(kind: type[TextRequest]) -> Callable:
-        def read(body: dict) -> Asked:
+        def read(body: dict) -> ParsedRequest:
             given = parameters.parse(kind, body)
-            return parameters.understand(given, _find(models, given.model), scheduler.queue)
+            return parameters.prepare(given, _find(models, given.model), scheduler.queue)
 
         async def endpoint(request: Request) -> ASGIApp:
             deadline = asyncio.get_running_loop().time() + limits.seconds
             body = await _json(request, limits, deadline)
             # Templates and tokenizers take a while over long texts, and others are waiting.
-            return _Sender(await run_in_threadpool(read, body), scheduler, deadline)
+            return _Responder(await run_in_threadpool(read, body), scheduler, deadline)
 
         return endpoint
 
@@ -104,10 +104,10 @@ def make_app(models: Mapping[str, ServedModel], scheduler: Scheduler, limits: Li
         Route("/v1/chat/completions", texts(ChatRequest), methods=["POST"]),
         Route("/v1/completions", texts(CompletionRequest), methods=["POST"]),
     ]
-    return _Door(Starlette(routes=routes, exception_handlers=_HANDLERS), key)
+    return _AccessControl(Starlette(routes=routes, exception_handlers=_HANDLERS), key)
 
 
-class _Door:
+class _AccessControl:
     """Turns away who does not know the key or, where there is none, a web page of somebody else in a local browser."""
 
     def __init__(self, app: ASGIApp, key: str | None):
@@ -130,27 +130,27 @@ class _Door:
         return RefusedError(403, *why) if why else None
 
 
-class _Sender:
-    """Waits for the texts of one request and sends them; whoever leaves, or takes too long, gives back his rows."""
+class _Responder:
+    """Sends the answer to one request; a client who leaves, or takes too long, frees its rows."""
 
-    def __init__(self, asked: Asked, scheduler: Scheduler, deadline: float):
-        self._asked, self._scheduler, self._deadline = asked, scheduler, deadline
+    def __init__(self, request: ParsedRequest, scheduler: Scheduler, deadline: float):
+        self._request, self._scheduler, self._deadline = request, scheduler, deadline
         self._events: asyncio.Queue = asyncio.Queue()
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop, put = asyncio.get_running_loop(), self._events.put_nowait
 
-        def tell(index: int, news: News | Score | Exception) -> None:
-            loop.call_soon_threadsafe(put, (index, news))
+        def notify(index: int, update: Update | Score | Exception) -> None:
+            loop.call_soon_threadsafe(put, (index, update))
 
-        name = self._asked.model.name
-        tickets = self._scheduler.submit(name, self._asked.wishes, tell)
+        name = self._request.model.name
+        tickets = self._scheduler.submit(name, self._request.jobs, notify)
         watcher = asyncio.create_task(self._watch(receive))
         refused = None
         try:
             async with asyncio.timeout_at(self._deadline):
-                await (self._stream(send) if self._asked.parameters.stream else self._whole(send))
+                await (self._stream(send) if self._request.parameters.stream else self._whole(send))
         except TimeoutError:
             refused = RefusedError(503, "the time for a request is over", "timeout")
         except ClientDisconnect:
@@ -161,7 +161,7 @@ class _Sender:
             refused = RefusedError(503, "the server stops", "stopping")
         finally:
             watcher.cancel()
-            self._scheduler.leave(name, tickets)
+            self._scheduler.cancel(name, tickets)
         if refused is not None:
             await self._say(refused, send)
 
@@ -170,52 +170,52 @@ class _Sender:
             pass
         self._events.put_nowait((0, ClientDisconnect()))
 
-    async def _news(self) -> AsyncIterator[tuple[int, News | Score]]:
-        """Until every wish is fulfilled.
+    async def _updates(self) -> AsyncIterator[tuple[int, Update | Score]]:
+        """The updates and scores, until every job is done.
 
         Raises:
           ClientDisconnect: the client has left.
-          RefusedError: the engine refused a wish, or broke.
+          RefusedError: the engine refused a job, or broke.
         """
-        if not self._asked.wishes:
-            for index in range(self._asked.count):
-                yield index, News("", [], [], "length")
-        left = len(self._asked.wishes)
+        if not self._request.jobs:
+            for index in range(self._request.count):
+                yield index, Update("", [], [], "length")
+        left = len(self._request.jobs)
         while left:
-            index, news = await self._events.get()
-            if isinstance(news, ClientDisconnect):
-                raise news
-            if isinstance(news, ValueError):
-                raise RefusedError(400, str(news))
-            if isinstance(news, Exception):
+            index, update = await self._events.get()
+            if isinstance(update, ClientDisconnect):
+                raise update
+            if isinstance(update, ValueError):
+                raise RefusedError(400, str(update))
+            if isinstance(update, Exception):
                 raise RefusedError(500, "the device failed; the server's log says how", "device_failed")
-            yield index, news
-            left -= isinstance(news, Score) or news.finish_reason is not None
+            yield index, update
+            left -= isinstance(update, Score) or update.finish_reason is not None
 
     async def _whole(self, send: Send) -> None:
-        news, scores = [News("", [], [], "length")] * self._asked.count, [None] * len(self._asked.prompts)
-        texts = self._asked.count if self._asked.max_tokens else 0
-        async for index, one in self._news():
+        updates, scores = [Update("", [], [], "length")] * self._request.count, [None] * len(self._request.prompts)
+        texts = self._request.count if self._request.max_tokens else 0
+        async for index, one in self._updates():
             if isinstance(one, Score):
                 scores[index - texts] = one
             else:
-                news[index] = one
-        answer = Answer(self._asked).whole(news, [score for score in scores if score is not None])
+                updates[index] = one
+        answer = Answer(self._request).whole(updates, [score for score in scores if score is not None])
         self._started = True
         await _respond(JSONResponse(answer), send)
 
     async def _stream(self, send: Send) -> None:
-        answer = Answer(self._asked)
-        async for index, news in self._news():
+        answer = Answer(self._request)
+        async for index, update in self._updates():
             if not self._started:  # until now an error could still have a status of its own
                 self._started = True
                 headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 for chunk in answer.first():
                     await self._event(chunk, send)
-            if news.text or news.finish_reason or (news.ids and self._asked.logprobs):
-                await self._event(answer.chunk(index, news), send)
-        if self._asked.parameters.stream_options.include_usage:
+            if update.text or update.finish_reason or (update.ids and self._request.logprobs):
+                await self._event(answer.chunk(index, update), send)
+        if self._request.parameters.stream_options.include_usage:
             await self._event(answer.last(), send)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
@@ -227,10 +227,10 @@ class _Sender:
         """The error, as far as the client still listens."""
         response = refused.response()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS_TO_SAY_GOODBYE):
+            async with asyncio.timeout(ERROR_SECONDS):
                 if not self._started:
                     await _respond(response, send)
-                elif self._asked.parameters.stream:
+                elif self._request.parameters.stream:
                     data = b"data: " + response.body + b"\n\n"
                     await send({"type": "http.response.body", "body": data})
 
@@ -262,14 +262,14 @@ def _description(model: ServedModel) -> dict[str, Any]:
     return {"id": model.name, "object": "model", "created": model.created, "owned_by": "imitation_jax"}
 
 
-def _full(request: Request, error: FullError) -> Response:
+def _full(request: Request, error: QueueFullError) -> Response:
     return RefusedError(429, str(error), "queue_full", None, {"Retry-After": str(error.seconds)}).response()
 
 
 _HANDLERS = {
     RefusedError: lambda request, error: error.response(),
     BadRequestError: lambda request, error: RefusedError(400, str(error), error.code, error.param).response(),
-    FullError: _full,
+    QueueFullError: _full,
     HTTPException: lambda request, error: RefusedError(
         error.status_code, error.detail, None, None, error.headers
     ).response(),

@@ -15,7 +15,7 @@ from imitation_jax.data.dialogues import ROLES
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.inference.score import ALTERNATIVES
 from imitation_jax.serving.model import ServedModel
-from imitation_jax.serving.scheduler import Wish
+from imitation_jax.serving.scheduler import Job
 
 MOST_CHOICES = 128
 MOST_STOPS = 16
@@ -174,8 +174,8 @@ def parse(kind: type[TextRequest], body: Mapping[str, Any]) -> TextRequest:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """A request for texts, understood; a text's number is that of its prompt times `n` and more.
+class ParsedRequest:
+    """What the engine computes for one request; a text's index is its prompt's times `n`, plus its own.
 
     Attributes:
       parameters: as the client sent them.
@@ -183,9 +183,9 @@ class Asked:
       prompts: token ids of each.
       texts: the prompts themselves, where the answer repeats them.
       max_tokens: of each text.
-      logprobs: whether tokens are told with their log-probabilities.
+      logprobs: whether tokens come with their log-probabilities.
       alternatives: with so many of the likeliest tokens in the place of each.
-      wishes: for the scheduler: the texts, then, where `echo` and `logprobs` ask for them, the prompts' scores.
+      jobs: for the scheduler: the texts, then, where `echo` and `logprobs` ask for them, the prompts' scores.
     """
 
     parameters: TextRequest
@@ -195,7 +195,7 @@ class Asked:
     max_tokens: int
     logprobs: bool
     alternatives: int
-    wishes: list[Wish] = dataclasses.field(default_factory=list)
+    jobs: list[Job] = dataclasses.field(default_factory=list)
 
     @property
     def chat(self) -> bool:
@@ -208,7 +208,7 @@ class Asked:
         return len(self.prompts) * self.parameters.n
 
 
-def understand(request: TextRequest, model: ServedModel, most: int) -> Asked:
+def prepare(request: TextRequest, model: ServedModel, most: int) -> ParsedRequest:
     """What the engine is to compute.
 
     Args:
@@ -218,33 +218,33 @@ def understand(request: TextRequest, model: ServedModel, most: int) -> Asked:
     Raises:
       BadRequestError: one line that names the parameter.
     """
-    asked = _chat(request, model) if isinstance(request, ChatRequest) else _completion(request, model, most)
-    source, longest = "messages" if asked.chat else "prompt", max(max(map(len, asked.prompts)), 1)
-    if longest + max(asked.max_tokens, int(asked.chat)) > model.slots:
-        answer = f" and {asked.max_tokens} of an answer" if asked.max_tokens > 0 else ""
+    parsed = _chat(request, model) if isinstance(request, ChatRequest) else _completion(request, model, most)
+    source, longest = "messages" if parsed.chat else "prompt", max(max(map(len, parsed.prompts)), 1)
+    if longest + max(parsed.max_tokens, int(parsed.chat)) > model.slots:
+        answer = f" and {parsed.max_tokens} of an answer" if parsed.max_tokens > 0 else ""
         raise BadRequestError(
             f"{longest} tokens of a prompt{answer} do not fit the limit of {model.slots} tokens for both",
             source,
             "context_length_exceeded",
         )
-    if asked.count > most:
-        texts = f"{len(asked.prompts)} prompts with {request.n} texts each"
+    if parsed.count > most:
+        texts = f"{len(parsed.prompts)} prompts with {request.n} texts each"
         raise BadRequestError(f"n: {texts}, at most {most} in all", "n")
-    if request.stream and asked.texts and asked.logprobs:
+    if request.stream and parsed.texts and parsed.logprobs:
         raise BadRequestError("stream: not with both echo and logprobs", "stream")
     settings = {"temperature": request.temperature, "top_p": max(request.top_p, 1e-6), "stop": tuple(request.stop)}
-    for prompt in asked.prompts if asked.max_tokens else ():
+    for prompt in parsed.prompts if parsed.max_tokens else ():
         for choice in range(request.n):
             seed = random.getrandbits(31) if request.seed is None else (request.seed + choice) % 2**31
-            generate = GenerateRequest(prompt, asked.max_tokens, seed=seed, **settings)
-            asked.wishes.append(Wish(generate, request.stream, asked.alternatives))
-    if asked.texts and asked.logprobs:
-        scores = (ScoreRequest(prompt[:1], prompt[1:], asked.alternatives) for prompt in asked.prompts)
-        asked.wishes.extend(map(Wish, scores))
-    return asked
+            generate = GenerateRequest(prompt, parsed.max_tokens, seed=seed, **settings)
+            parsed.jobs.append(Job(generate, request.stream, parsed.alternatives))
+    if parsed.texts and parsed.logprobs:
+        scores = (ScoreRequest(prompt[:1], prompt[1:], parsed.alternatives) for prompt in parsed.prompts)
+        parsed.jobs.extend(map(Job, scores))
+    return parsed
 
 
-def _chat(request: ChatRequest, model: ServedModel) -> Asked:
+def _chat(request: ChatRequest, model: ServedModel) -> ParsedRequest:
     if model.template is None:
         hint = "use /v1/completions, or start the server with --template=plain or a .jinja file"
         raise BadRequestError(f"{model.name} has no chat template; {hint}", "model")
@@ -256,10 +256,10 @@ def _chat(request: ChatRequest, model: ServedModel) -> Asked:
         raise BadRequestError("top_logprobs: needs logprobs: true", "top_logprobs")
     rest = model.slots - max(len(prompt), 1)
     max_tokens = request.max_completion_tokens or request.max_tokens or rest
-    return Asked(request, model, [prompt], [], max_tokens, request.logprobs, request.top_logprobs)
+    return ParsedRequest(request, model, [prompt], [], max_tokens, request.logprobs, request.top_logprobs)
 
 
-def _completion(request: CompletionRequest, model: ServedModel, most: int) -> Asked:
+def _completion(request: CompletionRequest, model: ServedModel, most: int) -> ParsedRequest:
     if not 0 < len(request.prompt) <= most:
         raise BadRequestError(f"prompt: a list of {len(request.prompt)}, not of 1 to {most}", "prompt")
     prompts = [_ids(prompt, model) for prompt in request.prompt]
@@ -268,7 +268,7 @@ def _completion(request: CompletionRequest, model: ServedModel, most: int) -> As
         pairs = zip(request.prompt, prompts, strict=True)
         texts = [given if isinstance(given, str) else model.tokenizer.decode(ids) for given, ids in pairs]
     logprobs = request.logprobs is not None
-    return Asked(request, model, prompts, texts, request.max_tokens, logprobs, request.logprobs or 0)
+    return ParsedRequest(request, model, prompts, texts, request.max_tokens, logprobs, request.logprobs or 0)
 
 
 def _ids(prompt: str | list[int], model: ServedModel) -> list[int]:

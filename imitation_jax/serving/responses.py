@@ -1,4 +1,4 @@
-"""What clients get: OpenAI's objects, made of the scheduler's news."""
+"""What clients get: OpenAI's objects, made of the scheduler's updates."""
 
 import math
 import secrets
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from imitation_jax.inference.requests import Score, TokenScore
-from imitation_jax.serving.parameters import Asked
-from imitation_jax.serving.scheduler import News
+from imitation_jax.serving.parameters import ParsedRequest
+from imitation_jax.serving.scheduler import Update
 
 Json = dict[str, Any]
 
@@ -16,43 +16,43 @@ Json = dict[str, Any]
 class Answer:
     """The answer to one request, whole or in chunks."""
 
-    def __init__(self, asked: Asked):
-        kind = ("chatcmpl", "chat.completion") if asked.chat else ("cmpl", "text_completion")
-        self._asked = asked
+    def __init__(self, request: ParsedRequest):
+        kind = ("chatcmpl", "chat.completion") if request.chat else ("cmpl", "text_completion")
+        self._request = request
         self._id, self._object = f"{kind[0]}-{secrets.token_hex(12)}", kind[1]
         self._created = int(time.time())
-        self._usage_wanted = asked.parameters.stream_options.include_usage
+        self._usage_wanted = request.parameters.stream_options.include_usage
         self._written = 0
-        self._length = [0] * asked.count  # characters told of each text
+        self._length = [0] * request.count  # characters sent of each text
 
-    def whole(self, news: Sequence[News], scores: Sequence[Score]) -> Json:
-        """All texts at once; `scores` are the prompts', where they were asked for."""
-        asked = self._asked
+    def whole(self, updates: Sequence[Update], scores: Sequence[Score]) -> Json:
+        """All texts at once; `scores` are the prompts', where they are wanted."""
+        request = self._request
         choices = []
-        for index, one in enumerate(news):
-            prompt = index // asked.parameters.n
-            if asked.texts:
-                one = News(asked.texts[prompt] + one.text, one.ids, one.scores, one.finish_reason)
+        for index, one in enumerate(updates):
+            prompt = index // request.parameters.n
+            if request.texts:
+                one = Update(request.texts[prompt] + one.text, one.ids, one.scores, one.finish_reason)
             choices.append(self._choice(index, one, "message", scores[prompt] if scores else None))
         return {**self._head(), "choices": choices, "usage": self._usage()}
 
     def first(self) -> list[Json]:
-        """The chunks that come before any news: who speaks, or the prompt that is repeated."""
-        asked = self._asked
-        indices = range(asked.count)
-        if asked.chat:
+        """The chunks that come before any update: who speaks, or the prompt that is repeated."""
+        request = self._request
+        indices = range(request.count)
+        if request.chat:
             delta = {"role": "assistant", "content": ""}
             choices = [{"index": i, "delta": delta, "logprobs": None, "finish_reason": None} for i in indices]
-        elif asked.texts:
-            repeated = (News(asked.texts[i // asked.parameters.n], [], [], None) for i in indices)
-            choices = [self._choice(i, news, "delta") for i, news in zip(indices, repeated, strict=True)]
+        elif request.texts:
+            repeated = (Update(request.texts[i // request.parameters.n], [], [], None) for i in indices)
+            choices = [self._choice(i, update, "delta") for i, update in zip(indices, repeated, strict=True)]
         else:
             choices = []
         return [self._chunk([choice]) for choice in choices]
 
-    def chunk(self, index: int, news: News) -> Json:
+    def chunk(self, index: int, update: Update) -> Json:
         """How one text goes on."""
-        return self._chunk([self._choice(index, news, "delta")])
+        return self._chunk([self._choice(index, update, "delta")])
 
     def last(self) -> Json:
         """The chunk that counts the tokens."""
@@ -60,32 +60,32 @@ class Answer:
 
     def _chunk(self, choices: list[Json]) -> Json:
         head = self._head()
-        if self._asked.chat:
+        if self._request.chat:
             head["object"] += ".chunk"
         return {**head, "choices": choices, **({"usage": None} if self._usage_wanted else {})}
 
     def _head(self) -> Json:
-        return {"id": self._id, "object": self._object, "created": self._created, "model": self._asked.model.name}
+        return {"id": self._id, "object": self._object, "created": self._created, "model": self._request.model.name}
 
     def _usage(self) -> Json:
-        read = sum(map(len, self._asked.prompts))
+        read = sum(map(len, self._request.prompts))
         return {"prompt_tokens": read, "completion_tokens": self._written, "total_tokens": read + self._written}
 
-    def _choice(self, index: int, news: News, place: str, score: Score | None = None) -> Json:
-        self._written += len(news.ids)
-        asked, logprobs = self._asked, None
-        if asked.logprobs and asked.chat:
-            logprobs = {"content": [self._token(*pair) for pair in zip(news.ids, news.scores, strict=True)]}
-        elif asked.logprobs:
-            prompt = asked.prompts[index // asked.parameters.n] if score else []
+    def _choice(self, index: int, update: Update, place: str, score: Score | None = None) -> Json:
+        self._written += len(update.ids)
+        request, logprobs = self._request, None
+        if request.logprobs and request.chat:
+            logprobs = {"content": [self._token(*pair) for pair in zip(update.ids, update.scores, strict=True)]}
+        elif request.logprobs:
+            prompt = request.prompts[index // request.parameters.n] if score else []
             # Nothing comes before a text's first token.
-            scores = [*([None, *score.each] if score else []), *news.scores]
-            logprobs = self._listed([*prompt, *news.ids], scores, self._length[index])
+            scores = [*([None, *score.each] if score else []), *update.scores]
+            logprobs = self._listed([*prompt, *update.ids], scores, self._length[index])
             self._length[index] += sum(map(len, logprobs["tokens"]))
-        end = {"logprobs": logprobs, "finish_reason": news.finish_reason}
-        if not asked.chat:
-            return {"index": index, "text": news.text, **end}
-        content = {"content": news.text} if news.text or place == "message" else {}
+        end = {"logprobs": logprobs, "finish_reason": update.finish_reason}
+        if not request.chat:
+            return {"index": index, "text": update.text, **end}
+        content = {"content": update.text} if update.text or place == "message" else {}
         if place == "message":
             content = {"role": "assistant", **content, "refusal": None}
         return {"index": index, place: content, **end}
@@ -96,19 +96,19 @@ class Answer:
         return {**self._spelled(token, score.logprob), "top_logprobs": likely}
 
     def _spelled(self, token: int, logprob: float) -> Json:
-        text = self._asked.model.spelled(token)
+        text = self._request.model.spelled(token)
         whole = "\ufffd" not in text
         return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode()) if whole else None}
 
     def _listed(self, ids: Sequence[int], scores: Sequence[TokenScore | None], start: int) -> Json:
         """A completion's tokens, as lists side by side."""
-        spelled = self._asked.model.spelled
+        spelled = self._request.model.spelled
         tokens = [spelled(token) for token in ids]
         offsets = [start]
         for token in tokens:
             offsets.append(offsets[-1] + len(token))
         top = None
-        if self._asked.alternatives:
+        if self._request.alternatives:
             top = [score and _by_text(score.alternatives, spelled) for score in scores]
         return {
             "tokens": tokens,

@@ -1,4 +1,4 @@
-"""The one thread that owns the device: all clients' texts are written side by side, a few tokens of each at a time."""
+"""Schedules clients' requests by continuous batching: one thread owns the device and writes all texts side by side."""
 
 import collections
 import dataclasses
@@ -23,13 +23,13 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Job:
     """What a client waits for: one text, or how likely one is.
 
     Attributes:
       request: for the engine.
-      stream: a text is told as it grows.
-      alternatives: how many of the likeliest tokens are told with each of a text's.
+      stream: updates come as the text grows.
+      alternatives: how many of the likeliest tokens come with each of the text's.
     """
 
     request: GenerateRequest | ScoreRequest
@@ -38,14 +38,14 @@ class Wish:
 
 
 @dataclasses.dataclass(frozen=True)
-class News:
-    """How a text went on since the last news of it.
+class Update:
+    """How a text went on since the last update.
 
     Attributes:
       text: what can be shown now.
       ids: its further tokens; they may be ahead of the text.
       scores: of `ids`.
-      finish_reason: "stop" or "length" with the last news, else None.
+      finish_reason: "stop" or "length" with the last update, else None.
     """
 
     text: str
@@ -54,7 +54,7 @@ class News:
     finish_reason: str | None
 
 
-class FullError(Exception):
+class QueueFullError(Exception):
     """Too many wait already; `seconds` until it is worth another try."""
 
     def __init__(self, seconds: int):
@@ -64,20 +64,25 @@ class FullError(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Ticket:
-    """A wish while it waits and is fulfilled; `tell` gets its News or Score, or the exception that ended it."""
+    """A job while it waits and is computed.
 
-    wish: Wish
-    tell: Callable[[News | Score | Exception], None]
-    left: bool = False
-    told_text: int = 0
-    told_ids: int = 0
+    Attributes:
+      notify: gets its updates or its Score, or the exception that ended it.
+      sent_text, sent_ids: characters and tokens that the updates have held so far.
+    """
+
+    job: Job
+    notify: Callable[[Update | Score | Exception], None]
+    cancelled: bool = False
+    sent_text: int = 0
+    sent_ids: int = 0
     begun: float = 0.0
 
 
 class Scheduler:
-    """Hands wishes to the models' engines, first come first served; safe to call from any thread.
+    """Hands jobs to the models' engines, first come first served; safe to call from any thread.
 
-    Models take turns on the device. A wish joins when a row is free, and a client who leaves gives his row back at the
+    Models take turns on the device. A job joins when a row is free, and a client who leaves gives his row back at the
     next look.
     """
 
@@ -86,22 +91,22 @@ class Scheduler:
         engines: by the model's name.
         rows: texts of a model at a time.
         slots: tokens that a prompt and its answer may have together, by the model's name.
-        queue: wishes that may wait.
+        queue: jobs that may wait.
         """
         self.queue = queue
-        self._lanes = {name: _Lane(engine, rows, slots[name]) for name, engine in engines.items()}
+        self._batches = {name: _ContinuousBatch(engine, rows, slots[name]) for name, engine in engines.items()}
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._ready: Future[None] = Future()
 
     def start(self) -> None:
-        """Compiles, and returns when wishes can be fulfilled; raises what the device has against it."""
+        """Compiles, and returns when jobs can be computed; raises what went wrong in it."""
         self._thread.start()
         self._ready.result()
 
     def close(self) -> None:
-        """Stops after the step that is under way; who still waits is not told."""
+        """Stops after the step that is under way; jobs that wait get no more updates."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -109,49 +114,49 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Wishes in the queue."""
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        """Jobs in the queue."""
+        return sum(len(batch.waiting) for batch in self._batches.values())
 
     @property
     def writing(self) -> int:
         """Texts that have a row."""
-        return sum(len(lane.writing) for lane in self._lanes.values())
+        return sum(len(batch.writing) for batch in self._batches.values())
 
     def submit(
-        self, model: str, wishes: Sequence[Wish], tell: Callable[[int, News | Score | Exception], None]
+        self, model: str, jobs: Sequence[Job], notify: Callable[[int, Update | Score | Exception], None]
     ) -> list[Ticket]:
-        """Queues all wishes, or none.
+        """Queues all jobs, or none.
 
         Args:
           model: a name of `engines`.
-          wishes: what is wanted.
-          tell: called in the device's thread with a wish's number and its news.
+          jobs: what is wanted.
+          notify: called in the device's thread with a job's number and its updates.
 
         Raises:
-          FullError: there is no room for them all.
+          QueueFullError: there is no room for them all.
         """
-        tickets = [Ticket(wish, lambda news, index=index: tell(index, news)) for index, wish in enumerate(wishes)]
+        tickets = [Ticket(job, lambda update, index=index: notify(index, update)) for index, job in enumerate(jobs)]
         with self._changed:
             if self.waiting + len(tickets) > self.queue:
-                raise FullError(max(1, math.ceil(self._lanes[model].seconds_to_free)))
-            self._lanes[model].waiting.extend(tickets)
+                raise QueueFullError(max(1, math.ceil(self._batches[model].seconds_to_free)))
+            self._batches[model].waiting.extend(tickets)
             self._changed.notify()
         return tickets
 
-    def leave(self, model: str, tickets: Sequence[Ticket]) -> None:
-        """Nobody waits for these any more."""
+    def cancel(self, model: str, tickets: Sequence[Ticket]) -> None:
+        """Nobody waits for these jobs any more."""
         with self._changed:
             for ticket in tickets:
-                ticket.left = True
-            lane = self._lanes[model]
-            lane.waiting = collections.deque(ticket for ticket in lane.waiting if not ticket.left)
+                ticket.cancelled = True
+            batch = self._batches[model]
+            batch.waiting = collections.deque(ticket for ticket in batch.waiting if not ticket.cancelled)
             self._changed.notify()
 
     def _run(self) -> None:
-        lanes = self._lanes.values()
+        batches = self._batches.values()
         try:
-            for lane in lanes:
-                lane.open()
+            for batch in batches:
+                batch.open()
         except Exception as error:
             self._ready.set_exception(error)
             return
@@ -162,12 +167,12 @@ class Scheduler:
                 self._changed.wait_for(lambda: self._closing or self.waiting or self.writing)
                 if self._closing:
                     return
-            for lane in lanes:
+            for batch in batches:
                 try:
-                    tokens += lane.turn(self._changed)
+                    tokens += batch.turn(self._changed)
                 except Exception as error:
                     logging.exception("the device failed; its texts are lost")
-                    lane.fail(error, self._changed)
+                    batch.fail(error, self._changed)
             now = time.monotonic()
             if now - last >= SECONDS_BETWEEN_LINES and tokens:
                 rate = tokens / (now - last)
@@ -175,8 +180,8 @@ class Scheduler:
                 last, tokens = now, 0
 
 
-class _Lane:
-    """One model's wishes. `waiting` belongs to who holds the scheduler's lock, all else to the device's thread.
+class _ContinuousBatch:
+    """One model's jobs. `waiting` belongs to who holds the scheduler's lock, all else to the device's thread.
 
     Attributes:
       seconds_to_free: until a row is free where all are taken, as the last texts had it.
@@ -201,7 +206,7 @@ class _Lane:
         """Lets go who left, takes up who waits, and goes a step; returns how many tokens were written."""
         if self._session is None:
             self.open()
-        for writer in [writer for writer, ticket in self.writing.items() if ticket.left]:
+        for writer in [writer for writer, ticket in self.writing.items() if ticket.cancelled]:
             self._session.drop(writer)
             del self.writing[writer]
         with lock:
@@ -215,24 +220,24 @@ class _Lane:
         return self._write() if self.writing else 0
 
     def fail(self, error: Exception, lock: threading.Condition) -> None:
-        """After a turn that did not end: whoever is here is told, and the next turn begins with a new session."""
+        """After a turn that failed: all jobs end with the error, and the next turn begins with a new session."""
         with lock:
             lost = {*self._taken, *self.writing.values(), *self.waiting}
             self.waiting.clear()
         self.writing, self._session = {}, None
         for ticket in lost:
-            _tell(ticket, RuntimeError(str(error)))  # whatever it is, no wish is to blame
+            _notify(ticket, RuntimeError(str(error)))  # whatever it is, no job is to blame
 
     def _take(self, kind: type, most: int) -> list[Ticket]:
-        taken = [ticket for ticket in self.waiting if isinstance(ticket.wish.request, kind)][:most]
+        taken = [ticket for ticket in self.waiting if isinstance(ticket.job.request, kind)][:most]
         gone = set(taken)
         self.waiting = collections.deque(ticket for ticket in self.waiting if ticket not in gone)
         return taken
 
     def _score(self, tickets: list[Ticket]) -> None:
         score = functools.partial(self._engine.score, beside=self._session)
-        for ticket, found in self._one_by_one(score, tickets):
-            _tell(ticket, found)
+        for ticket, scored in self._one_by_one(score, tickets):
+            _notify(ticket, scored)
 
     def _begin(self, tickets: list[Ticket]) -> None:
         now = time.monotonic()
@@ -241,59 +246,59 @@ class _Lane:
             self.writing[writer] = ticket
 
     def _one_by_one(self, call: Callable, tickets: list[Ticket]) -> list[tuple[Ticket, Score | Writer]]:
-        """What `call` makes of all requests; where it refuses one, of each alone, and who is refused is told."""
+        """What `call` makes of all requests; where it refuses one, of each alone; a refused job ends with the error."""
         try:
-            return list(zip(tickets, call([ticket.wish.request for ticket in tickets]), strict=True))
+            return list(zip(tickets, call([ticket.job.request for ticket in tickets]), strict=True))
         except ValueError as error:
             if len(tickets) == 1:
-                _tell(tickets[0], error)
+                _notify(tickets[0], error)
                 return []
             return [made for ticket in tickets for made in self._one_by_one(call, [ticket])]
 
     def _write(self) -> int:
-        streamed = any(ticket.wish.stream for ticket in self.writing.values())
+        streamed = any(ticket.job.stream for ticket in self.writing.values())
         before = sum(len(writer.ids) for writer in self.writing)
         moved = self._session.step(STREAMED_TOKENS if streamed else CHUNK)
         tokens = sum(len(writer.ids) for writer in self.writing) - before
-        news = []
+        updates = []
         for writer, generation in moved:
             ticket = self.writing[writer]
             if generation is not None:
                 del self.writing[writer]
                 seconds = (time.monotonic() - ticket.begun) / self._rows
                 self.seconds_to_free += (seconds - self.seconds_to_free) / 8
-            if (generation is not None or ticket.wish.stream) and not ticket.left:
-                news.append((ticket, writer, _news(ticket, writer, generation)))
-        self._add_alternatives(news)
-        for ticket, _, one in news:
-            _tell(ticket, one)
+            if (generation is not None or ticket.job.stream) and not ticket.cancelled:
+                updates.append((ticket, writer, _update(ticket, writer, generation)))
+        self._add_alternatives(updates)
+        for ticket, _, one in updates:
+            _notify(ticket, one)
         return tokens
 
-    def _add_alternatives(self, news: list[tuple[Ticket, Writer, News]]) -> None:
+    def _add_alternatives(self, updates: list[tuple[Ticket, Writer, Update]]) -> None:
         """Those of the texts' new tokens, read once more for it."""
-        wanted = [(ticket, writer, one) for ticket, writer, one in news if ticket.wish.alternatives and one.ids]
+        wanted = [(ticket, writer, one) for ticket, writer, one in updates if ticket.job.alternatives and one.ids]
         if not wanted:
             return
         requests = []
         for ticket, writer, one in wanted:
-            context = [*writer.prompt, *writer.ids[: ticket.told_ids - len(one.ids)]]
-            requests.append(ScoreRequest(context, one.ids, ticket.wish.alternatives))
+            context = [*writer.prompt, *writer.ids[: ticket.sent_ids - len(one.ids)]]
+            requests.append(ScoreRequest(context, one.ids, ticket.job.alternatives))
         for (_, _, one), score in zip(wanted, self._engine.score(requests, beside=self._session), strict=True):
             one.scores[:] = score.each
 
 
-def _news(ticket: Ticket, writer: Writer, generation: Generation | None) -> News:
-    """What was not told yet, and from now on is."""
+def _update(ticket: Ticket, writer: Writer, generation: Generation | None) -> Update:
+    """What was not sent yet, and from now on is."""
     text, ids = (writer.stable_text(), writer.ids) if generation is None else (generation.text, generation.ids)
     reason = generation and generation.finish_reason
-    scores = [TokenScore(logprob, {}) for logprob in writer.logprobs[ticket.told_ids : len(ids)]]
-    news = News(text[ticket.told_text :], ids[ticket.told_ids :], scores, reason)
-    ticket.told_text, ticket.told_ids = len(text), len(ids)
-    return news
+    scores = [TokenScore(logprob, {}) for logprob in writer.logprobs[ticket.sent_ids : len(ids)]]
+    update = Update(text[ticket.sent_text :], ids[ticket.sent_ids :], scores, reason)
+    ticket.sent_text, ticket.sent_ids = len(text), len(ids)
+    return update
 
 
-def _tell(ticket: Ticket, news: News | Score | Exception) -> None:
+def _notify(ticket: Ticket, update: Update | Score | Exception) -> None:
     try:
-        ticket.tell(news)
+        ticket.notify(update)
     except RuntimeError:
         pass  # the event loop in which somebody waited has ended

@@ -21,7 +21,7 @@ from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.serving.app import Limits, make_app
 from imitation_jax.serving.model import ServedModel
-from imitation_jax.serving.scheduler import Scheduler, Wish
+from imitation_jax.serving.scheduler import Job, Scheduler
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -103,18 +103,18 @@ class Server:
         """The device waits meanwhile at the end of a turn, and goes one on when what this gives is called."""
         begun, turns, over = threading.Event(), threading.Semaphore(0), threading.Event()
 
-        def tell(index, news):
+        def notify(index, update):
             begun.set()
             if not over.is_set():
                 turns.acquire()
 
-        [ticket] = self.scheduler.submit("student", [Wish(GenerateRequest([1], 100), stream=True)], tell)
+        [ticket] = self.scheduler.submit("student", [Job(GenerateRequest([1], 100), stream=True)], notify)
         begun.wait()
         try:
             yield turns.release
         finally:
             over.set()
-            self.scheduler.leave("student", [ticket])
+            self.scheduler.cancel("student", [ticket])
             turns.release()
 
 

@@ -249,7 +249,7 @@ def test_who_leaves_the_queue_makes_place(start, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_gives_back_his_row(start, stream):
     server = start()
-    [lane] = server.scheduler._lanes.values()
+    [batch] = server.scheduler._batches.values()
     host, port = server.url.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port))
     with server.held() as go_on:
@@ -258,8 +258,8 @@ def test_who_leaves_gives_back_his_row(start, stream):
         go_on()
         server.until(writing=2)
         connection.close()
-        while not any(ticket.left for ticket in lane.writing.values()):
+        while not any(ticket.cancelled for ticket in batch.writing.values()):
             time.sleep(0.01)
     server.until(writing=0)
-    assert lane._engine.tokens_forwarded < 300  # of both rows; 200 tokens would have been 400
+    assert batch._engine.tokens_forwarded < 300  # of both rows; 200 tokens would have been 400
     assert server.client().chat.completions.create(**CHAT).usage.completion_tokens == 4
