@@ -164,6 +164,7 @@ class RequestPool(Generic[Item, Answer]):
         self._loop.close()
 
     def _judged(self, future: Future) -> Answer | ApiError:
+        """The answer, or what is wrong with this request alone; raises where others will fare no better."""
         error = future.exception()
         if error is None:
             self.answered += 1
