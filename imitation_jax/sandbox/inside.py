@@ -1,9 +1,10 @@
-"""What runs inside the sandbox, in a bare interpreter that has no package of ours: shuts the door, runs, reports.
+"""The program inside the sandbox: gives up all privileges, runs the sources that it is given, and reports the end.
 
-Its argument is JSON: `limits` (of `sandbox.Limits`), `packages` (folders to import from) and `root` (what is readable;
-null where bubblewrap has already built the root). Standard input is a line with a length, so many bytes of JSON, a list
-of sources to run one after another in one namespace, and then a token that stays unread. Standard output gets "R"
-before the first source runs, then the token once the last one has run through, else what stopped it.
+It runs in a bare interpreter, without this package. Its argument is JSON: `limits` (of `sandbox.Limits`), `packages`
+(folders to import from) and `root` (what is readable; null where bubblewrap has already built the root). Standard input
+is a line with a length, so many bytes of JSON, a list of sources to run one after another in one namespace, and then a
+token that stays unread. Standard output gets "R" before the first source runs, then the token once the last one has run
+through, else what stopped it.
 """
 
 import ctypes
@@ -111,8 +112,8 @@ def wait_as_init() -> None:
         os._exit(code if code >= 0 else 128 - code)
 
 
-def shut_door(limits: dict) -> None:
-    """Limits this process, takes every privilege from it, and forbids the calls above; there is no way back."""
+def drop_privileges(limits: dict) -> None:
+    """Limits this process for good: resources, capabilities, and a seccomp filter against the calls above."""
     cpu = limits["cpu_seconds"]
     for name, soft, hard in (
         ("CPU", cpu, cpu + 1),
@@ -167,7 +168,7 @@ def run(sources: list[str], limits: dict) -> None:
     os.close(output)
     random.seed(0)
     execute, read, write, leave, stdout = exec, os.read, os.write, os._exit, sys.stdout
-    shut_door(limits)
+    drop_privileges(limits)
     write(result, b"R")
     try:
         names: dict = {}

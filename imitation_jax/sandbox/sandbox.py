@@ -77,7 +77,7 @@ class Sandbox:
     """
 
     def __init__(self, kind: str, limits: Limits):
-        """Raises OSError, saying why, where this machine cannot do it: it runs a program that checks its walls."""
+        """Raises OSError, saying why, where this machine cannot do it: a probe tries what it must not do."""
         self.kind, self.limits = kind, limits
         if sys.platform != "linux":
             raise OSError("only Linux has it")
@@ -88,7 +88,7 @@ class Sandbox:
             raise OSError(f"no {' and no '.join(missing)} on the PATH")
         self._command = _command(kind, limits)
         if (verdict := self.run([PROBE])) != PASSED:
-            raise OSError(f"its walls do not hold ({verdict})")
+            raise OSError(f"it does not isolate what runs in it ({verdict})")
 
     def run(self, sources: Sequence[str]) -> str:
         """Runs the sources one after another in one namespace, as `exec` does, in a fresh sandbox that ends with them.

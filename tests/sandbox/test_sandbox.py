@@ -237,11 +237,11 @@ def test_a_sandbox_that_does_not_start_is_no_verdict(monkeypatch, tmp_path):
         Sandbox("bwrap", QUICK)
 
 
-def test_walls_that_do_not_hold_are_noticed(monkeypatch, tmp_path):
+def test_a_sandbox_that_does_not_isolate_is_noticed(monkeypatch, tmp_path):
     """A bwrap that runs the program without any wall around it."""
     leaky = tmp_path / "bwrap"
     leaky.write_text(f'#!/bin/sh\nwhile [ "$1" != -s ]; do shift; done\nexec {sandbox.executable()} "$@"\n')
     leaky.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(OSError, match="walls do not hold"):
+    with pytest.raises(OSError, match="does not isolate"):
         Sandbox("bwrap", QUICK)
