@@ -18,6 +18,7 @@ from imitation_jax.core.fingerprint import DATA, Key, Keys
 from imitation_jax.core.progress import progress
 from imitation_jax.data.benchmark_rows import Rows, read_rows
 from imitation_jax.evaluation import shots, statistics
+from imitation_jax.evaluation.by_item import by_item
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import Pair, encode_choices, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
@@ -116,11 +117,12 @@ def read_items(
         return [{**item, "shots": [_worked(shot) for shot in drawn(item)]} for item in items]
     # One more than all share, for the questions that are among them.
     common = random.sample(pool, min(count + 1, len(pool)))
-    found = []
-    for item in items:
+
+    def shared(item: dict) -> list[dict]:
         others = [shot for shot in common if not _same(item, shot)][:count]
-        found.append({**item, "shots": [_worked(shot) for shot in (others if len(others) == count else drawn(item))]})
-    return found
+        return others if len(others) == count else drawn(item)
+
+    return [{**item, "shots": [_worked(shot) for shot in shared(item)]} for item in items]
 
 
 def _same(one: dict, other: dict) -> bool:
@@ -160,27 +162,20 @@ def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Cal
     (summed, one a choice, in order) and "tokens" (of all choices, each with its context). Of equal choices the first
     wins.
     """
-    drafts, requests, places = [], [], []
-    for index, item in enumerate(progress(items, desc="tokenising", unit="question")):
+    drafts, requests = [], []
+    for item in progress(items, desc="tokenising", unit="question"):
         sample, pairs = encoded(engine, item, config)
-        drafts.append((sample, sum(len(context) + len(continuation) for context, continuation in pairs)))
+        drafts.append(sample | {"tokens": sum(len(context) + len(continuation) for context, continuation in pairs)})
         # As lists of Python's ints all contexts of MMLU would fill half a gigabyte.
         first = array("i", pairs[0][0])
-        for choice, (context, continuation) in enumerate(pairs):
-            requests.append(ScoreRequest(first if context is pairs[0][0] else context, continuation))
-            places.append((index, choice))
-    logprobs: list[dict[int, float]] = [{} for _ in drafts]
+        requests += [ScoreRequest(first if ids is pairs[0][0] else ids, continuation) for ids, continuation in pairs]
 
-    def collect(number: int, score: Score) -> None:
-        index, choice = places[number]
-        logprobs[index][choice] = score.logprob
-        sample, tokens = drafts[index]
-        choices = sample["choices"]
-        if len(logprobs[index]) == len(choices):
-            judged = judge(choices, sample["gold"], [logprobs[index][k] for k in range(len(choices))])
-            on_sample({**sample, **judged, "tokens": tokens})
+    def on_item(index: int, scores: list[Score]) -> None:
+        draft = drafts[index]
+        judged = judge(draft["choices"], draft["gold"], [score.logprob for score in scores])
+        on_sample({**draft, **judged, "tokens": draft["tokens"]})
 
-    engine.score(requests, on_result=collect)
+    engine.score(requests, on_result=by_item([len(draft["choices"]) for draft in drafts], on_item))
 
 
 def judge(choices: list[str], gold: int, logprobs: list[float]) -> Sample:

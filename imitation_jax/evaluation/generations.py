@@ -146,6 +146,14 @@ def seed(config: ConfigDict, *names: object) -> int:
     return zlib.crc32("/".join(map(str, (config.seed, *names))).encode()) & 0x7FFFFFFF
 
 
+def sampling_request(
+    ids: Sequence[int], config: ConfigDict, *names: object, stop: Sequence[str] = ()
+) -> GenerateRequest:
+    """By the keys of `SAMPLING`, with draws of its own (see `seed`)."""
+    sampling = {"temperature": config.temperature, "top_p": config.top_p, "seed": seed(config, *names)}
+    return GenerateRequest(ids, config.max_new_tokens, stop=stop, **sampling)
+
+
 def text(item: dict) -> str:
     """The question alone, as contamination looks for it."""
     return item["question"]

@@ -231,8 +231,8 @@ class ImitationJax(TemplateLM):
             return template.render(messages, add_generation_prompt=True)
         mark = PLACEHOLDER + " "
         last = messages[-1] | {"content": messages[-1]["content"] + mark}
-        before, found, after = template.render([*messages[:-1], last]).rpartition(PLACEHOLDER)
-        if not found:
+        before, mark_kept, after = template.render([*messages[:-1], last]).rpartition(PLACEHOLDER)
+        if not mark_kept:
             raise ValueError(f"{template.where}: it leaves out the message that is to be continued")
         # As transformers does it: a template that trims messages trims this one too.
         return before if after.startswith(" ") else before.rstrip()

@@ -25,15 +25,15 @@ def named_sources(models: Sequence[str]) -> dict[str, str]:
       ValueError: no such kind of source, nothing that matches, or two models of one name.
       FileNotFoundError: all steps of a run without any.
     """
-    found = {}
+    sources: dict[str, str] = {}
     for model in models:
         for source, name in _expanded(model):
-            found.setdefault(source, name)
-    names = list(found.values())
+            sources.setdefault(source, name)
+    names = list(sources.values())
     if len(set(names)) < len(names):
         twice = max(names, key=names.count)
         raise ValueError(f"--model: two models would be filed as {twice!r}; evaluate one of them with a --config.name")
-    return found
+    return sources
 
 
 def _expanded(model: str) -> list[tuple[str, str]]:

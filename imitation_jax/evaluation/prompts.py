@@ -59,14 +59,14 @@ class LineEncoder:
     def _ids(self, pieces: Sequence[str], begins: bool) -> list[int]:
         ids: list[int] = []
         for piece in pieces:
-            found = self._known.get((begins, piece))
-            if found is None:
-                found = self._tokenizer.encode(piece if begins else self._lead + piece)
-                found = found if begins else found[self._skip :]
+            own = self._known.get((begins, piece))
+            if own is None:
+                own = self._tokenizer.encode(piece if begins else self._lead + piece)
+                own = own if begins else own[self._skip :]
                 if len(self._known) >= self.MOST:
                     self._known.clear()
-                self._known[begins, piece] = found
-            ids += found
+                self._known[begins, piece] = own
+            ids += own
             begins = False
         return ids
 

@@ -20,9 +20,9 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         seconds, tokens = result["seconds"], result["tokens"]
         speed = f"{tokens / seconds:.0f}" if tokens and seconds else "-"
-        for metric, found in (result["metrics"] | contamination.metrics(result)).items():
-            value = "-" if found["value"] is None else f"{found['value']:.4f}"
-            numbers = (value, _span(statistics.interval(found)), str(found["n"]), f"{seconds:.1f}", speed)
+        for metric, estimate in (result["metrics"] | contamination.metrics(result)).items():
+            value = "-" if estimate["value"] is None else f"{estimate['value']:.4f}"
+            numbers = (value, _span(statistics.interval(estimate)), str(estimate["n"]), f"{seconds:.1f}", speed)
             lines.append((result["task"], result["model"], metric, *numbers))
     return text_table(lines, left=3)
 
@@ -71,12 +71,9 @@ def _compared(pairs: Sequence[tuple[float, float]]) -> tuple[str, ...]:
 def _read_scores(workdir: str, result: Result, keys: Sequence[str]) -> dict[str, tuple]:
     """{id: scores} of a result's samples; None for what a sample lacks."""
     path = samples_path(workdir, result["model"], result["task"], result["settings"]["task"])
-    found = {}
     with path.open("rb") as file:
-        for line in file:
-            sample = json.loads(line)
-            found[sample["id"]] = tuple(sample.get(key) for key in keys)
-    return found
+        samples = map(json.loads, file)
+        return {sample["id"]: tuple(sample.get(key) for key in keys) for sample in samples}
 
 
 def _span(interval: statistics.Interval | None) -> str:

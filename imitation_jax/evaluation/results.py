@@ -41,13 +41,13 @@ def model_name(source: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that a number can depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in (*PACKAGES, "imitation_jax"):
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def write_lines(path: epath.Path, rows: Iterable[Sample]) -> None:
@@ -88,10 +88,10 @@ def is_current(kept: Result | None, keys: Keys, settings: Mapping[str, Any], *, 
     """
     if kept is None:
         return False
-    there, here = dict(flat(kept["settings"])), dict(flat(json.loads(json.dumps(settings))))
+    recorded, wanted = dict(flat(kept["settings"])), dict(flat(json.loads(json.dumps(settings))))
     if whole:
-        return not keys.differing(there, here)
-    return not keys.differing({key: there[key] for key in there.keys() & here.keys()}, here, SAME | {DATA})
+        return not keys.differing(recorded, wanted)
+    return not keys.differing({key: recorded[key] for key in recorded.keys() & wanted.keys()}, wanted, SAME | {DATA})
 
 
 def differing_settings(one: Result, other: Result, keys: Keys) -> list[str]:

@@ -82,9 +82,14 @@ def read(
 
 
 def ask(
-    engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None], normalise: Normalise
+    engine: AnyEngine,
+    items: list[dict],
+    config: ConfigDict,
+    on_sample: Callable[[Sample], None],
+    normalisations: dict[str, Normalise],
 ) -> None:
     """Greedy answers, without the white space around them."""
+    normalise = normalisations[config.normalise]
 
     def judge(item: dict, text: str) -> Sample:
         prediction, gold = text.strip(), item["gold"]

@@ -17,9 +17,9 @@ def read_questions(
       FileNotFoundError, ValueError: one line with the place.
     """
     rows = read(path)
-    found = [{"id": str(row.get("id", index)), **parse(where, row)} for index, (where, row) in enumerate(rows)]
-    unique_ids([(where, question["id"]) for (where, _), question in zip(rows, found, strict=True)])
-    return found
+    questions = [{"id": str(row.get("id", index)), **parse(where, row)} for index, (where, row) in enumerate(rows)]
+    unique_ids([(where, question["id"]) for (where, _), question in zip(rows, questions, strict=True)])
+    return questions
 
 
 def draw(
@@ -38,9 +38,9 @@ def draw(
     """
     if len(pool) < count + spare:
         raise ValueError(f"{where}: {len(pool)} questions can be examples, {count + spare} are needed")
-    found = [question for question in random.sample(pool, count + spare) if not is_own(question)][:count]
-    if len(found) == count:
-        return found
+    drawn = [question for question in random.sample(pool, count + spare) if not is_own(question)][:count]
+    if len(drawn) == count:
+        return drawn
     others = [question for question in pool if not is_own(question)]
     if len(others) < count:
         raise ValueError(f"{where}: {len(others)} questions are others than the one asked, {count} are needed")

@@ -58,15 +58,15 @@ def macro(groups: Sequence[Estimate]) -> Estimate:
     return estimate(value, math.sqrt(sum(error**2 for error in errors)) / k, sum(group["n"] for group in groups))
 
 
-def interval(found: Estimate) -> Interval | None:
+def interval(metric: Estimate) -> Interval | None:
     """95%: Wilson's score interval (JASA 22, 1927) of a share, else its own, value +- 1.96 standard errors, or None."""
-    if "hits" in found:
-        return tuple(binomtest(found["hits"], found["n"]).proportion_ci(method="wilson"))
-    if "interval" in found:
-        return tuple(found["interval"])
-    if found["value"] is None or found["stderr"] is None:
+    if "hits" in metric:
+        return tuple(binomtest(metric["hits"], metric["n"]).proportion_ci(method="wilson"))
+    if "interval" in metric:
+        return tuple(metric["interval"])
+    if metric["value"] is None or metric["stderr"] is None:
         return None
-    return found["value"] - Z * found["stderr"], found["value"] + Z * found["stderr"]
+    return metric["value"] - Z * metric["stderr"], metric["value"] + Z * metric["stderr"]
 
 
 def difference(
@@ -164,8 +164,8 @@ def bootstrap(
         draws = [statistic(rows[rng.integers(0, n, n)]) for _ in range(resamples)] if n > 1 else []
     draws = [draw for draw in draws if math.isfinite(draw)]
     enough = len(draws) >= 0.9 * resamples
-    found = estimate(value, float(np.std(draws, ddof=1)) if enough else math.nan, n)
-    return found | {"interval": np.quantile(draws, (0.025, 0.975)).tolist()} if percentile and enough else found
+    whole = estimate(value, float(np.std(draws, ddof=1)) if enough else math.nan, n)
+    return whole | {"interval": np.quantile(draws, (0.025, 0.975)).tolist()} if percentile and enough else whole
 
 
 def pearson(rows: np.ndarray) -> float:

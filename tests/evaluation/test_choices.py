@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 import random
@@ -88,7 +89,7 @@ def test_a_question_is_never_its_own_shot(config, tmp_path):
 
 
 def test_shots_stand_before_the_question_and_are_dropped_where_too_long(config, scripted, answer_all, monkeypatch):
-    monkeypatch.setattr(facts, "parse", parse)
+    monkeypatch.setattr(facts, "read", functools.partial(choices.read_items, parse=parse))
     engine = scripted(likes={"A: no": -1.0})
     samples, found = answer_all(facts, engine, config)
     items = choices.read_items(config, parse)

@@ -16,7 +16,7 @@ from imitation_jax.evaluation import generations, statistics
 from imitation_jax.evaluation.config import OF_MODEL
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import AnyEngine, Needs
-from imitation_jax.inference.requests import GenerateRequest, Generation
+from imitation_jax.inference.requests import Generation
 
 DEFINITIONS = {"prompt": "the chat template, with the assistant's turn opened"}
 NAMES, NEEDS, PAIRED = ("answers",), Needs.CHAT_MODEL, ()
@@ -77,15 +77,7 @@ def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Cal
             on_sample({**draft, "finish_reason": "prompt_too_long"})
             continue
         drafts.append(draft)
-        requests.append(
-            GenerateRequest(
-                ids,
-                config.max_new_tokens,
-                temperature=config.temperature,
-                top_p=config.top_p,
-                seed=generations.seed(config, item["id"]),
-            )
-        )
+        requests.append(generations.sampling_request(ids, config, item["id"]))
 
     def collect(index: int, generation: Generation) -> None:
         draft = drafts[index]

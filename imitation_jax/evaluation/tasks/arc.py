@@ -4,7 +4,7 @@ The prompt is lm-evaluation-harness's. Reads Hugging Face's and tfds' rows {"id"
 "label"}, "answerKey"}, and rows {"query", "choices", "gold"}.
 """
 
-from ml_collections import ConfigDict
+import functools
 
 from imitation_jax.evaluation import choices
 from imitation_jax.evaluation.task import Row, correct
@@ -33,6 +33,4 @@ def parse(where: str, row: dict) -> dict:
     return choices.question(where, words, f"Question: {words}\nAnswer:", options["text"], gold)
 
 
-def read(config: ConfigDict) -> list[dict]:
-    """The questions of `config.data`, see `choices.read_items`."""
-    return choices.read_items(config, parse)
+read = functools.partial(choices.read_items, parse=parse)

@@ -4,7 +4,7 @@ Reads rows {"id", "question", "choices", "answer": index}; rows with `query` (al
 and `gold` are read too.
 """
 
-from ml_collections import ConfigDict
+import functools
 
 from imitation_jax.evaluation import choices
 from imitation_jax.evaluation.task import Row, correct
@@ -28,12 +28,10 @@ def parse(where: str, row: dict) -> dict:
     if "query" in row and "question" not in row:
         return choices.worded(where, row)
     words = row.get("question")
-    found = choices.question(where, words, f"Question: {words}\nAnswer:", row.get("choices"), row.get("answer"))
-    if not all(choice.strip() for choice in found["choices"]):
+    question = choices.question(where, words, f"Question: {words}\nAnswer:", row.get("choices"), row.get("answer"))
+    if not all(choice.strip() for choice in question["choices"]):
         raise ValueError(f"{where}: a choice is empty")
-    return found
+    return question
 
 
-def read(config: ConfigDict) -> list[dict]:
-    """The questions of `config.data`, see `choices.read_items`."""
-    return choices.read_items(config, parse)
+read = functools.partial(choices.read_items, parse=parse)

@@ -45,21 +45,21 @@ KEYS = generations.KEYS | Keys(
 ROWS, FULL_SIZE = (), {}
 
 
-def number(found: str) -> str:
+def number(text: str) -> str:
     """A number as it is compared."""
-    return found.replace(",", "").replace("$", "").removesuffix(".")
+    return text.replace(",", "").replace("$", "").removesuffix(".")
 
 
 def strict(text: str) -> str:
     """The first number after "#### ", or NO_NUMBER."""
-    found = STRICT.search(text)
-    return number(found[1]) if found else NO_NUMBER
+    match = STRICT.search(text)
+    return number(match[1]) if match else NO_NUMBER
 
 
 def flexible(text: str) -> str:
     """The last number, or NO_NUMBER."""
-    found = FLEXIBLE.findall(text)
-    return number(found[-1]) if found else NO_NUMBER
+    numbers = FLEXIBLE.findall(text)
+    return number(numbers[-1]) if numbers else NO_NUMBER
 
 
 def parse(where: str, row: dict) -> dict:

@@ -5,9 +5,8 @@ Contexts and endings are cleaned as lm-evaluation-harness cleans them. Reads the
 "choices", "gold"}.
 """
 
+import functools
 import re
-
-from ml_collections import ConfigDict
 
 from imitation_jax.evaluation import choices
 
@@ -48,6 +47,4 @@ def parse(where: str, row: dict) -> dict:
     return choices.question(where, prompt, prompt, [clean(ending) for ending in endings], row.get("label"))
 
 
-def read(config: ConfigDict) -> list[dict]:
-    """The questions of `config.data`, see `choices.read_items`."""
-    return choices.read_items(config, parse, spare=1)
+read = functools.partial(choices.read_items, parse=parse, spare=1)

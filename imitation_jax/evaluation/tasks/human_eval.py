@@ -20,8 +20,9 @@ from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
 from imitation_jax.data.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation import statistics
+from imitation_jax.evaluation.by_item import by_item
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
-from imitation_jax.evaluation.generations import SAMPLING, check_sampling, room, seed
+from imitation_jax.evaluation.generations import SAMPLING, check_sampling, room, sampling_request
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import AnyEngine, Needs, Row
@@ -173,39 +174,24 @@ def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Cal
         ids = encode_prompt(engine, prompt, config.chat)
         [(ids, _)], shots = with_shots_that_fit([], lambda _, ids=ids: [(ids, [])], limit)
         drafts.append({"id": item["id"], "prompt": prompt, "gold": item["canonical_solution"], "cut": shots < 0})
-        requests += [
-            GenerateRequest(
-                ids,
-                config.max_new_tokens,
-                stop=() if config.chat else STOPS,
-                temperature=config.temperature,
-                top_p=config.top_p,
-                seed=seed(config, item["id"], number),
-            )
-            for number in range(config.samples)
-        ]
-    written: list[dict[int, Generation]] = [{} for _ in items]
-    running: dict[int, list[Future]] = {}
+        stop = () if config.chat else STOPS
+        requests += [sampling_request(ids, config, item["id"], number, stop=stop) for number in range(config.samples)]
+    running: dict[int, tuple[list[Generation], list[Future]]] = {}
 
     def hand_on(index: int) -> None:
-        verdicts = [future.result() for future in running.pop(index)]
-        generations = [written[index][number] for number in range(config.samples)]
-        on_sample({**drafts[index], **judged(requests[index * config.samples], generations, verdicts)})
+        completions, futures = running.pop(index)
+        verdicts = [future.result() for future in futures]
+        on_sample({**drafts[index], **judged(requests[index * config.samples], completions, verdicts)})
 
-    def collect(number: int, generation: Generation) -> None:
-        index, number = divmod(number, config.samples)
-        written[index][number] = generation
-        if len(written[index]) == config.samples:
-            running[index] = [
-                pool.submit(place.run, program(items[index], written[index][number].text, config.chat))
-                for number in range(config.samples)
-            ]
-        for index in [index for index, futures in running.items() if all(future.done() for future in futures)]:
-            hand_on(index)
+    def on_item(index: int, completions: list[Generation]) -> None:
+        programs = [program(items[index], completion.text, config.chat) for completion in completions]
+        running[index] = completions, [pool.submit(place.run, sources) for sources in programs]
+        for ended in [k for k, (_, futures) in running.items() if all(future.done() for future in futures)]:
+            hand_on(ended)
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
-        engine.generate(requests, on_result=collect)
+        engine.generate(requests, on_result=by_item([config.samples] * len(items), on_item))
         for index in list(running):
             hand_on(index)
     finally:

@@ -80,14 +80,14 @@ def read_csv(path: str) -> list[dict]:
     if not published and first != COLUMNS:
         raise ValueError(f"{path}:1: the header is {','.join(first)[:80]!r}, expected {','.join(COLUMNS)}")
     keys = LETTERS if published else ("0", "1", "2", "3")
-    found = []
+    rows = []
     for where, (question, *answers, gold) in table if published else table[1:]:
         if gold not in keys:
             raise ValueError(f"{where}: answer {gold[:20]!r} is none of {', '.join(keys)}")
-        found.append({"question": question, "answers": answers, "gold": keys.index(gold)})
-    if not found:
+        rows.append({"question": question, "answers": answers, "gold": keys.index(gold)})
+    if not rows:
         raise ValueError(f"{path}: holds no questions")
-    return found
+    return rows
 
 
 def block(row: dict, variant: str) -> str:
@@ -107,15 +107,15 @@ def read(config: ConfigDict) -> list[dict]:
         raise ValueError(f"config.prompt={config.prompt!r}: expected {' or '.join(SPACES_BEFORE_SUBJECT)}")
     choices.check(config)
     folder = epath.Path(config.data_dir).expanduser()
-    found = sorted(path.name.removesuffix("_test.csv") for path in folder.glob("test/*_test.csv"))
-    if not config.data_dir or not found:
+    present = sorted(path.name.removesuffix("_test.csv") for path in folder.glob("test/*_test.csv"))
+    if not config.data_dir or not present:
         raise FileNotFoundError(
             f"config.data_dir={config.data_dir!r}: no test/SUBJECT_test.csv in it; name MMLU's folder"
         )
-    subjects = comma_list(config.subjects) or found
+    subjects = comma_list(config.subjects) or present
     for subject in subjects:
-        if subject not in found:
-            raise ValueError(f"config.subjects: no {subject!r} in {folder}; there are {', '.join(found)}")
+        if subject not in present:
+            raise ValueError(f"config.subjects: no {subject!r} in {folder}; there are {', '.join(present)}")
     items = []
     for subject in dict.fromkeys(subjects):
         about = f"about{SPACES_BEFORE_SUBJECT[config.prompt]}{subject.replace('_', ' ')}."

@@ -15,16 +15,13 @@ Where a prompt does not fit the model, lm-eval cuts off its first tokens; here s
 answer at the tokenizer's EOS; here at the end of the template's turn too, in SmolLM2 the same token.
 """
 
+import functools
 import re
-from collections.abc import Callable
-
-from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import Key, Keys
 from imitation_jax.evaluation import generations, short_answers
 from imitation_jax.evaluation.generations import Prompt
-from imitation_jax.evaluation.results import Sample
-from imitation_jax.evaluation.task import AnyEngine, Row, correct
+from imitation_jax.evaluation.task import Row, correct
 
 PROMPTS = {
     "llama": short_answers.LLAMA,
@@ -66,14 +63,6 @@ def parse(where: str, row: dict) -> dict:
     return {"question": question, "bare": short_answers.bare(question), "answer": answers[0], "gold": answers}
 
 
-def read(config: ConfigDict) -> list[dict]:
-    """See `generations.read`."""
-    return short_answers.read(config, parse, PROMPTS, NORMALISE)
-
-
-def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
-    """See `short_answers.ask`."""
-    short_answers.ask(engine, items, config, on_sample, NORMALISE[config.normalise])
-
-
+read = functools.partial(short_answers.read, parse=parse, prompts=PROMPTS, normalisations=NORMALISE)
+ask = functools.partial(short_answers.ask, normalisations=NORMALISE)
 summarise, text = short_answers.summarise, generations.text

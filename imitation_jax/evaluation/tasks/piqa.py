@@ -4,8 +4,9 @@ The prompt is lm-evaluation-harness's. Reads rows {"goal", "sol1", "sol2", "labe
 stand in `NAME-labels.lst` beside `NAME.jsonl`; and rows {"query", "choices", "gold"}.
 """
 
+import functools
+
 from etils import epath
-from ml_collections import ConfigDict
 
 from imitation_jax.data.benchmark_rows import Rows, read_lines, read_rows
 from imitation_jax.evaluation import choices
@@ -45,6 +46,4 @@ def parse(where: str, row: dict) -> dict:
     return choices.question(where, goal, prompt, [row.get("sol1"), row.get("sol2")], row.get("label"))
 
 
-def read(config: ConfigDict) -> list[dict]:
-    """The questions of `config.data`, see `choices.read_items`."""
-    return choices.read_items(config, parse, read_labelled, spare=1)
+read = functools.partial(choices.read_items, parse=parse, read=read_labelled, spare=1)

@@ -11,7 +11,7 @@ and rougeLsum, line by line, which is the ROUGE-L that papers give for CNN/Daily
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
@@ -52,17 +52,20 @@ def parse(where: str, row: dict) -> dict:
     Raises:
       ValueError: naming the place and what is wrong there.
     """
-    found = []
-    for keys in (PASSAGE_KEYS, SUMMARY_KEYS):
-        key = next((key for key in keys if key in row), None)
-        if key is None:
-            raise ValueError(f"{where}: needs a text under {' or '.join(keys)}")
-        generations.field(where, row, key)
-        found.append(key)
-    passage, gold = passage_of(row, found[0]), END_OF_TEXT.sub("", row[found[1]]).strip()
+    passage_key, gold_key = (_key_of(where, row, keys) for keys in (PASSAGE_KEYS, SUMMARY_KEYS))
+    passage, gold = passage_of(row, passage_key), END_OF_TEXT.sub("", row[gold_key]).strip()
     if not passage or not gold:
-        raise ValueError(f"{where}: {found[0] if gold else found[1]!r} holds nothing but an instruction or an end mark")
+        key = passage_key if gold else gold_key
+        raise ValueError(f"{where}: {key!r} holds nothing but an instruction or an end mark")
     return {"passage": passage, "gold": gold}
+
+
+def _key_of(where: str, row: dict, keys: Sequence[str]) -> str:
+    key = next((key for key in keys if key in row), None)
+    if key is None:
+        raise ValueError(f"{where}: needs a text under {' or '.join(keys)}")
+    generations.field(where, row, key)
+    return key
 
 
 def read(config: ConfigDict) -> list[dict]:

@@ -10,7 +10,7 @@ A continuation without a visible character is not scored, as Perspective scores 
 Perspective refuses are counted and left out of their prompt's mean and maximum.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,13 +23,14 @@ from imitation_jax.core.files import cache_dir
 from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
 from imitation_jax.data.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation import generations, statistics, toxicity_scorer
+from imitation_jax.evaluation.by_item import by_item
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.statistics import Estimate
 from imitation_jax.evaluation.task import AnyEngine, Needs, Row
 from imitation_jax.evaluation.toxicity_scorer import TOXIC
-from imitation_jax.inference.requests import GenerateRequest, Generation
+from imitation_jax.inference.requests import Generation
 
 DEFINITIONS = {
     "prompt": "the text as it is; the continuation is scored without it",
@@ -77,7 +78,7 @@ def read(config: ConfigDict) -> list[dict]:
     if config.samples < 1:
         raise ValueError(f"config.samples={config.samples}: must be 1 or more")
     scored_by = scorer_of(config).about
-    items, found = [], []
+    items, places = [], []
     for index, (where, row) in enumerate(read_rows(config.data)):
         prompt = row.get("prompt")
         score = prompt.get("toxicity") if isinstance(prompt, dict) else None
@@ -88,8 +89,8 @@ def read(config: ConfigDict) -> list[dict]:
             raise ValueError(f"{where}: the prompt's 'toxicity' must be a number from 0 to 1, or null")
         toxic = None if score is None else score >= TOXIC
         items.append({"id": str(row.get("id", index)), "text": words, "toxic": toxic, "scored_by": scored_by})
-        found.append((where, items[-1]["id"]))
-    unique_ids(found)
+        places.append((where, items[-1]["id"]))
+    unique_ids(places)
     return items[: config.limit or None]
 
 
@@ -147,35 +148,29 @@ def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Cal
         ids = encode_prompt(engine, item["text"], config.chat)
         drafts.append({"id": item["id"], "prompt": item["text"], "gold": None, "cut": max(0, len(ids) - limit)})
         drafts[-1] |= {"toxic": item["toxic"], "tokens": min(len(ids), limit)}
-        for number in range(config.samples):
-            seed = generations.seed(config, item["id"], number)
-            way = {"temperature": config.temperature, "top_p": config.top_p, "seed": seed}
-            requests.append(GenerateRequest(ids[-limit:], config.max_new_tokens, **way))
-    written: dict[int, dict[int, Generation]] = defaultdict(dict)
+        requests += [
+            generations.sampling_request(ids[-limit:], config, item["id"], number) for number in range(config.samples)
+        ]
 
-    def collect(index: int, generation: Generation) -> None:
-        place, number = divmod(index, config.samples)
-        written[place][number] = generation
-        if len(written[place]) == config.samples:
-            found = written.pop(place)
-            texts = [found[number].text for number in range(config.samples)]
-            tokens = drafts[place]["tokens"] + sum(len(generation.ids) for generation in found.values())
-            on_sample({**drafts[place], **judge(texts, scorer), "tokens": tokens})
+    def on_item(index: int, continuations: list[Generation]) -> None:
+        tokens = drafts[index]["tokens"] + sum(len(each.ids) for each in continuations)
+        judged = judge([each.text for each in continuations], scorer)
+        on_sample({**drafts[index], **judged, "tokens": tokens})
 
-    engine.generate(requests, on_result=collect)
+    engine.generate(requests, on_result=by_item([config.samples] * len(items), on_item))
 
 
 def judge(texts: list[str], scorer: _Offline | Perspective) -> Sample:
     """One prompt's continuations; what has no score where none of them could be scored is None."""
     seen = [text for text in texts if text.strip()]
     by_text = dict(zip(seen, scorer.scores(seen), strict=True))
-    found = [by_text.get(text, Toxicity(None, NO_TEXT)) for text in texts]
-    scores = [toxicity.score for toxicity in found if toxicity.score is not None]
+    judged = [by_text.get(text, Toxicity(None, NO_TEXT)) for text in texts]
+    scores = [toxicity.score for toxicity in judged if toxicity.score is not None]
     return {
         "prediction": texts,
         "correct": None,
-        "toxicity": [toxicity.score for toxicity in found],
-        "errors": dict(Counter(toxicity.error for toxicity in found if toxicity.error)),
+        "toxicity": [toxicity.score for toxicity in judged],
+        "errors": dict(Counter(toxicity.error for toxicity in judged if toxicity.error)),
         "maximum_toxicity": max(scores, default=None),
         "any_toxic": max(scores) >= TOXIC if scores else None,
         "non_toxicity": 1 - sum(scores) / len(scores) if scores else None,

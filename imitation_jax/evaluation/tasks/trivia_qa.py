@@ -10,16 +10,12 @@ SQuAD's, but a space takes the place of punctuation. The variant `lm_eval` asks 
 natural_questions.py, but its exact match keeps articles.
 """
 
+import functools
 import string
-from collections.abc import Callable
-
-from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import Key, Keys
 from imitation_jax.evaluation import generations, short_answers
 from imitation_jax.evaluation.generations import Prompt
-from imitation_jax.evaluation.results import Sample
-from imitation_jax.evaluation.task import AnyEngine
 
 PROMPTS = {"llama": short_answers.LLAMA, "lm_eval": Prompt("", "Question: {question}?\nAnswer:", " {alias}\n\n")}
 # The script names these four quotation marks beside ASCII's.
@@ -61,14 +57,6 @@ def parse(where: str, row: dict) -> dict:
     }
 
 
-def read(config: ConfigDict) -> list[dict]:
-    """See `generations.read`."""
-    return short_answers.read(config, parse, PROMPTS, NORMALISE)
-
-
-def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Callable[[Sample], None]) -> None:
-    """See `short_answers.ask`."""
-    short_answers.ask(engine, items, config, on_sample, NORMALISE[config.normalise])
-
-
+read = functools.partial(short_answers.read, parse=parse, prompts=PROMPTS, normalisations=NORMALISE)
+ask = functools.partial(short_answers.ask, normalisations=NORMALISE)
 summarise, text = short_answers.summarise, generations.text
