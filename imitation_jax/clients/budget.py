@@ -94,7 +94,7 @@ class Budget:
           ValueError: another one has it.
         """
         try:
-            self._lock = Lock(f"{Path(self._path).expanduser()}.lock", "another process is spending on this bill")
+            self._lock = Lock(f"{Path(self._path).expanduser()}.lock", "another process is spending on this ledger")
         except BlockingIOError as error:
             raise ValueError(f"{self._path}: {error}; wait for its end") from None
         self._read()

@@ -75,7 +75,7 @@ class ChatClient:
             {"Authorization": f"Bearer {read_key(config.key)}"} if config.key else {},
             limiter=RateLimiter(*(rate / 60 if rate else float("inf") for rate in rates)),
             budget=budget,
-            bill=usage_of,
+            cost_of=usage_of,
             **{key: config[key] for key in ("tries", "first_wait", "timeout")},
         )
         self._around = AROUND_REQUEST

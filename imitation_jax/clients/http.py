@@ -73,20 +73,20 @@ class JsonApi:
         *,
         limiter: RateLimiter,
         budget: Budget,
-        bill: Callable[[dict], Tokens | None] = lambda answer: None,
+        cost_of: Callable[[dict], Tokens | None] = lambda answer: None,
         tries: int = 8,
         first_wait: float = 1.0,
         timeout: float = 60.0,
     ):
         """Args:
         headers: keys belong here and not into the URL, which errors name; errors never hold these values.
-        bill: what an answer did cost, None where it does not say.
+        cost_of: what an answer did cost, None where it does not say.
         tries: of one request.
         first_wait: seconds before the second try; they double.
         timeout: seconds until the whole answer must be there, to its last byte.
         """
         self.limiter, self.budget, self.tries = limiter, budget, tries
-        self._url, self._host, self._bill = url, urlsplit(url).netloc.rpartition("@")[2], bill
+        self._url, self._host, self._cost_of = url, urlsplit(url).netloc.rpartition("@")[2], cost_of
         self._timeout = timeout
         self._doubling = tenacity.wait_exponential(first_wait, max=LONGEST_WAIT) + tenacity.wait_random(0, first_wait)
         self._secrets = [part for value in headers.values() for part in (value, value.split(" ")[-1]) if part]
@@ -158,8 +158,8 @@ class JsonApi:
             answer = parsed or {}
             if status in TRY_AGAIN - MAYBE_BILLED or 300 <= status < 500:
                 settle(NOTHING)
-            if (billed := self._bill(answer)) is not None:
-                settle(billed)
+            if (cost := self._cost_of(answer)) is not None:
+                settle(cost)
         reason, hopeless = _error_of(answer)
         if status in TRY_AGAIN and not hopeless:
             after = min(_retry_after(response.headers), LONGEST_WAIT)

@@ -4,7 +4,7 @@ Every pair is asked about with A first and with B first. A pair has a vote where
 of the two; where they name opposite winners it has none, unless `config.contradiction` says that this is a tie. What
 holds no verdict is counted by its reason. Each reply is in the cache before the next is looked at, so a start after a
 kill -9 asks nothing twice; refusals too, unless `config.retry_refused`. Every comparison with one cache and one judge
-is on one bill, which the budget bounds.
+is on one ledger, which the budget bounds.
 """
 
 import collections

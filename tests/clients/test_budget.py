@@ -53,11 +53,11 @@ def test_what_might_fit_waits_for_what_is_under_way():
     assert order == ["first is known", "second"] and budget.known == (90, 0)
 
 
-def test_a_bill_is_one_processes_at_a_time(tmp_path):
+def test_a_ledger_is_one_processes_at_a_time(tmp_path):
     path = tmp_path / "spend.sqlite"
     first, second = Budget(tokens=100, ledger=path), Budget(tokens=100, ledger=path)
     first.hold()
-    with pytest.raises(ValueError, match="spend.sqlite: another process is spending on this bill; wait for its end"):
+    with pytest.raises(ValueError, match="spend.sqlite: another process is spending on this ledger; wait for its end"):
         second.hold()
     spend(first, Tokens(60, 20), Tokens(60, 20))
     first.close()

@@ -221,8 +221,8 @@ def test_what_is_billed(server):
     for bad, known, uncertain in cases:
         server.replies, budget = [bad], Budget(tokens=1000)
         with contextlib.suppress(ApiError):
-            bill = lambda answer: Tokens(*answer["usage"]) if "usage" in answer else None  # noqa: E731
-            ask(server, budget=budget, worst=worst, bill=bill, tries=1, timeout=1 if bad[3] else 60)
+            cost_of = lambda answer: Tokens(*answer["usage"]) if "usage" in answer else None  # noqa: E731
+            ask(server, budget=budget, worst=worst, cost_of=cost_of, tries=1, timeout=1 if bad[3] else 60)
         assert (budget.known, budget.uncertain) == (known, uncertain), bad
     server.close()
     budget = Budget(tokens=1000)

@@ -167,7 +167,7 @@ HOSTILE = {
     "cut off": ((completion("Verdict: 1", "length"), 200), "cut off"),
     "both": ("Verdict: 1\nVerdict: 2", "several verdicts"),
     "invented": ("Verdict: 7", "no known verdict"),
-    "a strange bill": (
+    "a strange usage": (
         (completion("blue") | {"usage": {"prompt_tokens": "many", "completion_tokens": -1}}, 200),
         "no verdict",
     ),
@@ -285,7 +285,7 @@ def test_a_budget_is_not_passed_and_a_larger_one_goes_on(server, run, monkeypatc
     assert 0 < len(server.asked) < 8
     run(OURS, THEIRS, budget={"dollars": 1.0}, **keys)
     assert len(server.asked) == 8
-    # Another comparison is on the same bill, wherever its results go.
+    # Another comparison is on the same ledger, wherever its results go.
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BudgetSpentError):
         run(["c"], ["d"], name="another", budget={"dollars": 0.015}, cache=f"../{tmp_path.name}/replies.sqlite", **keys)
