@@ -46,13 +46,13 @@ def make_state(tmp_path, monkeypatch):
         config.evaluations.facts = {"data": "quiz.jsonl"}
         for key, value in keys.items():
             config[key].flags = value
-        found = lay_out(config, str(tmp_path / "study"), 1)
+        layout = lay_out(config, str(tmp_path / "study"), 1)
         jobs = []
-        for cell, script in zip(found.cells, scripts.values(), strict=True):
+        for cell, script in zip(layout.cells, scripts.values(), strict=True):
             done = tmp_path / f"{cell.name}.done"
             commands = (["PYTHON", "-c", "pass"], ["bash", "-c", script.replace("DONE", str(done))])
             jobs.append(Job(cell.name, "cell", commands, done.exists))
-        return StudyStatus(found, jobs)
+        return StudyStatus(layout, jobs)
 
     return make
 
@@ -115,8 +115,8 @@ def test_without_slurm_it_says_so(make_state, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told_slurm(tmp_path, monkeypatch):
-    """`told_slurm(answer, ...)`: squeue's answers one after the other, as shell scripts; gives the calls of sbatch."""
+def answering_slurm(tmp_path, monkeypatch):
+    """`answering_slurm(answer, ...)`: what squeue answers one after the other, as shell; gives the calls of sbatch."""
     folder = tmp_path / "programs"
     folder.mkdir()
 
@@ -143,10 +143,10 @@ def warnings(monkeypatch):
 BUSY = "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1"
 
 
-def test_a_busy_controller_is_asked_again_and_gets_one_array(told_slurm, make_state, tmp_path, warnings):
+def test_a_busy_controller_is_asked_again_and_gets_one_array(answering_slurm, make_state, tmp_path, warnings):
     state = make_state({"one": "", "two": ""})
     made = " ".join(f"{tmp_path}/{name}.done" for name in state.jobs)
-    submitted = told_slurm(BUSY, "true", "echo 7", BUSY, BUSY, "echo 7", f"touch {made}")
+    submitted = answering_slurm(BUSY, "true", "echo 7", BUSY, BUSY, "echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
     assert all(map(state.done, state.jobs)) and not state.failed
     (call,) = submitted.read_text().splitlines()
@@ -157,7 +157,7 @@ def test_a_busy_controller_is_asked_again_and_gets_one_array(told_slurm, make_st
     assert warnings == [again, again]  # once for the first answer missed, once for the two in a row
 
 
-def test_a_kill_before_sbatch_has_answered_loses_no_array(told_slurm, make_state, tmp_path, monkeypatch):
+def test_a_kill_before_sbatch_has_answered_loses_no_array(answering_slurm, make_state, tmp_path, monkeypatch):
     state = make_state({"one": "", "two": ""})
     made = " ".join(f"{tmp_path}/{name}.done" for name in state.jobs)
 
@@ -167,12 +167,12 @@ def test_a_kill_before_sbatch_has_answered_loses_no_array(told_slurm, make_state
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(slurm, "_slurm", killed)
         slurm._submit(Session(state, tmp_path / "study", 0, lambda name: None), list(state.jobs.values()))
-    submitted = told_slurm("echo 7; echo 7", f"touch {made}")
+    submitted = answering_slurm("echo 7; echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
     assert all(map(state.done, state.jobs)) and not submitted.exists()
 
 
-def test_a_found_arrays_logs_are_its_own(told_slurm, make_state, tmp_path):
+def test_a_found_arrays_logs_are_its_own(answering_slurm, make_state, tmp_path):
     here, state = tmp_path / "study", make_state({"one": "", "two": ""})
     one, two = state.jobs
     for name in ("jobs", "logs"):
@@ -180,7 +180,7 @@ def test_a_found_arrays_logs_are_its_own(told_slurm, make_state, tmp_path):
     (here / "jobs" / "slurm.json").write_text(json.dumps({"units": ["no longer asked for", two, one]}))
     for index, name in enumerate(["gone", "two", "one"]):
         (here / "logs" / f"slurm-7_{index}.log").write_text(f"error: {name}'s\n")
-    submitted = told_slurm("echo 7", "true")
+    submitted = answering_slurm("echo 7", "true")
     hand_over(state, here, "slurm")
     assert state.failed == {one: "one's", two: "two's"} and not submitted.exists()
 
@@ -215,7 +215,7 @@ def test_each_cell_has_a_slice_of_its_own_and_gives_it_back(cloud, make_state, t
 
 def watchers(names: list[str]) -> dict[str, list[int]]:
     """Slice -> the processes of launch/ that it is an argument of."""
-    found: dict[str, list[int]] = {name: [] for name in names}
+    processes: dict[str, list[int]] = {name: [] for name in names}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_text().split("\0")
@@ -223,8 +223,8 @@ def watchers(names: list[str]) -> dict[str, list[int]]:
             continue
         if words[0] == "bash" and words[1].startswith("launch/"):
             for name in set(names) & set(words[2:4]):
-                found[name].append(int(path.parent.name))
-    return found
+                processes[name].append(int(path.parent.name))
+    return processes
 
 
 def is_free(path: Path) -> bool:
@@ -271,8 +271,8 @@ def test_nothing_outlives_a_killed_study_and_its_slices_are_given_back(cloud, ma
 
 
 def test_names_of_slices(papers_grid):
-    found = lay_out(papers_grid, "w", 1)
-    names = [*found.bases, *(cell.name for cell in found.cells)]
+    layout = lay_out(papers_grid, "w", 1)
+    names = [*layout.bases, *(cell.name for cell in layout.cells)]
     slices = [tpu.slice_name(workdir, name) for workdir in ("gs://a/study", "gs://b/study") for name in names]
     assert len(names) >= 39 and len(set(slices)) == len(slices)
     assert all(re.fullmatch("[a-z]([a-z0-9-]*[a-z0-9])?", name) and len(name) <= 40 for name in slices)
@@ -304,7 +304,7 @@ def test_public_data_that_slices_cannot_see_is_refused(make_state):
         tpu.check(state.layout)
 
 
-def test_a_base_without_a_slice_is_told_before_any_is_asked_for(cloud, make_state, tmp_path):
+def test_a_base_without_a_slice_is_named_before_any_is_asked_for(cloud, make_state, tmp_path):
     state = make_state({"one": "", "two": ""})
     state.layout.config.bases.tiny.topology = ""
     with pytest.raises(ValueError, match=r"config.bases.tiny names no topology"):

@@ -25,7 +25,7 @@ def compiled(mesh: Mesh, function, shape: tuple[int, ...], spec: P, out: P | Non
     return Module(jax.jit(mapped).lower(argument).compile().as_text())
 
 
-def found(module: Module) -> list[tuple[str, str, float, int]]:
+def sent_by(module: Module) -> list[tuple[str, str, float, int]]:
     return [(one.kind, one.axes, one.sent, one.turns) for one in collectives(module, AXES)]
 
 
@@ -71,7 +71,7 @@ def found(module: Module) -> list[tuple[str, str, float, int]]:
 )
 def test_bytes_and_axes_of_each_kind(mesh, axis, function, out, expected):
     kind, sent = expected
-    assert found(compiled(mesh, function, (8, 32), P("data", "tensor"), out)) == [(kind, axis, sent, 1)]
+    assert sent_by(compiled(mesh, function, (8, 32), P("data", "tensor"), out)) == [(kind, axis, sent, 1)]
 
 
 def test_loops_in_loops_count_as_often_as_they_turn(mesh):
@@ -81,20 +81,20 @@ def test_loops_in_loops_count_as_often_as_they_turn(mesh):
         return jax.lax.scan(lambda x, _: (jnp.sin(jax.lax.psum(x, "tensor")), None), x, length=5)[0], None
 
     module = compiled(mesh, lambda x: jax.lax.scan(outer, x, length=3)[0], (8, 32), P("data", "tensor"))
-    assert found(module) == [("all-reduce", "tensor", 15 * 2 * 3 / 4 * 32 * FLOAT, 15)]
+    assert sent_by(module) == [("all-reduce", "tensor", 15 * 2 * 3 / 4 * 32 * FLOAT, 15)]
 
 
 def test_a_loop_that_ends_when_the_data_say_counts_once(mesh):
     def loop(x):
         return jax.lax.while_loop(lambda x: jnp.sum(x) < 7, lambda x: jax.lax.psum(x, "tensor"), x)
 
-    assert found(compiled(mesh, loop, (8, 32), P("data", "tensor"))) == [
+    assert sent_by(compiled(mesh, loop, (8, 32), P("data", "tensor"))) == [
         ("all-reduce", "tensor", 2 * 3 / 4 * 32 * FLOAT, 1)
     ]
 
 
 def test_what_is_on_one_device_sends_nothing(mesh):
-    assert found(compiled(mesh, jnp.sin, (8, 32), P("data", "tensor"))) == []
+    assert sent_by(compiled(mesh, jnp.sin, (8, 32), P("data", "tensor"))) == []
 
 
 def test_what_the_partitioner_puts_in(mesh):
@@ -103,7 +103,7 @@ def test_what_the_partitioner_puts_in(mesh):
     w = jax.ShapeDtypeStruct((16, 4), jnp.float32, sharding=NamedSharding(mesh, P("tensor")))
     place = NamedSharding(mesh, P("data"))
     module = Module(jax.jit(jnp.matmul, out_shardings=place).lower(x, w).compile().as_text())
-    assert found(module) == [("all-reduce", "tensor", 2 * 3 / 4 * (8 / 2) * 4 * FLOAT, 1)]
+    assert sent_by(module) == [("all-reduce", "tensor", 2 * 3 / 4 * (8 / 2) * 4 * FLOAT, 1)]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 def test_a_loop_is_counted_from_its_counter_where_nobody_noted_it():
     """From 0 below 8 by twos, and the two halves of a start are the same array, sent once."""
-    assert found(Module(LOOP)) == [("collective-permute", "tensor", 4 * 8 * FLOAT, 4)]
+    assert sent_by(Module(LOOP)) == [("collective-permute", "tensor", 4 * 8 * FLOAT, 4)]
 
 
 FUSED = """\
@@ -173,7 +173,7 @@ ENTRY %main (x: bf16[2,8], y: f32[8,8]) -> bf16[8,8] {
 
 
 def test_a_gather_beside_computation_counts_once_and_a_kept_part_of_a_sum_is_a_scatter():
-    assert found(Module(FUSED)) == [
+    assert sent_by(Module(FUSED)) == [
         ("all-gather", "tensor", 3 / 4 * 64 * 2, 1),
         ("reduce-scatter", "tensor", 3 / 4 * 64 * FLOAT, 1),
     ]
@@ -214,8 +214,8 @@ ENTRY %main (x: bf16[4,8]) -> bf16[4,8] {
     where = '_xla_megascale_target="{SLICES}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"'
     where = f"frontend_attributes={{{where}}}"
     two, four = (Module(text.replace("WHERE", where.replace("SLICES", slices))) for slices in ("1,2", "1:4"))
-    assert found(two) == [("all-reduce", "data", 2 * 1 / 2 * 32 * 2, 1)]
-    assert found(four) == [("all-reduce", "data", 2 * 3 / 4 * 32 * 2, 1)]
+    assert sent_by(two) == [("all-reduce", "data", 2 * 1 / 2 * 32 * 2, 1)]
+    assert sent_by(four) == [("all-reduce", "data", 2 * 3 / 4 * 32 * 2, 1)]
 
 
 def test_async_pairs_count_once(mesh):
@@ -234,4 +234,4 @@ ENTRY %main (x: f32[2]) -> f32[8] {
   ROOT %e = f32[8]{0} all-gather-done(%t)
 }
 """
-    assert found(Module(wrapped)) == [("all-gather", "tensor", 3 / 4 * 8 * FLOAT, 1)] * 2
+    assert sent_by(Module(wrapped)) == [("all-gather", "tensor", 3 / 4 * 8 * FLOAT, 1)] * 2

@@ -51,16 +51,16 @@ def test_a_killed_plan_goes_on(tiny_config, tmp_path):
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == written and len(list(tmp_path.glob("plans/*/facts.json"))) == 3
 
-    found = json.loads(done.stdout)
-    assert found["fits"] is True and 0 < found["hbm_gib"] < found["limit_gib"]
-    assert found["spare_gib"] == pytest.approx(found["limit_gib"] - found["hbm_gib"])
-    assert found["mesh"] == {"fsdp": 4} and set(found["programs"]) == {"train", "score", "generate"}
-    train = found["programs"]["train"]
+    planned = json.loads(done.stdout)
+    assert planned["fits"] is True and 0 < planned["hbm_gib"] < planned["limit_gib"]
+    assert planned["spare_gib"] == pytest.approx(planned["limit_gib"] - planned["hbm_gib"])
+    assert planned["mesh"] == {"fsdp": 4} and set(planned["programs"]) == {"train", "score", "generate"}
+    train = planned["programs"]["train"]
     assert {"parameters", "optimizer", "batch", "activations"} == set(train["memory_gib"])
     # Adam's two moments are as large as the weights; a fourth of each and a count is on each device.
     assert train["memory_gib"]["optimizer"] == pytest.approx(2 * train["memory_gib"]["parameters"], rel=1e-3)
     assert {one["axes"] for one in train["collectives"]} == {"fsdp"}
-    assert found["run"]["steps"] == round(150e6 / (4 * 64)) and "150M tokens" in found["run"]["steps_from"]
+    assert planned["run"]["steps"] == round(150e6 / (4 * 64)) and "150M tokens" in planned["run"]["steps_from"]
 
 
 @pytest.mark.slow
@@ -111,9 +111,9 @@ def test_a_small_config_is_compiled_for_a_tpu_slice(command, tiny_config):
     flags = ("--topology=v5e:2x2", "--config.mesh=fsdp=2,tensor=2", "--programs=train", "--config.steps=1000", "--json")
     result = command("plan", f"--config={tiny_config}", *flags, "--price=2", devices=1)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found["fits"] and found["limit_gib"] == 15.75 and found["chips"] == 4
-    train, run = found["programs"]["train"], found["run"]
+    planned = json.loads(result.stdout)
+    assert planned["fits"] and planned["limit_gib"] == 15.75 and planned["chips"] == 4
+    train, run = planned["programs"]["train"], planned["run"]
     assert sum(train["pallas_calls"].values()) > 0  # attention is a kernel there
     assert {"fsdp", "tensor"} <= {axis for one in train["collectives"] for axis in one["axes"].split("+")}
     assert 0 < run["mfu"] < 1 and run["binds"] == train["roofline"]["binds"]

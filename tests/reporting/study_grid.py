@@ -36,14 +36,14 @@ def grid(
                 for step, tokens in enumerate(budgets, 1):
                     for seed in seeds:
                         cell = f"{base}-{name}-{tokens}-{schedule}-{seed}"
-                        there = cell not in missing
+                        measured = cell not in missing
                         cells.append(
                             {"name": cell, "base": base, "data": name + evil, "tokens": tokens,
-                             "trained_tokens": int(tokens * 0.98) if there else 0, "schedule": schedule + evil,
-                             "seed": seed, "status": "done" if there else "failed",
-                             "why": "" if there else f"out of memory {evil}"}
+                             "trained_tokens": int(tokens * 0.98) if measured else 0, "schedule": schedule + evil,
+                             "seed": seed, "status": "done" if measured else "failed",
+                             "why": "" if measured else f"out of memory {evil}"}
                         )  # fmt: skip
-                        if there:
+                        if measured:
                             how_far = step / len(budgets)
                             _results(root, cell, "student", how_far, size, kind == "local", tasks, questions, evil)
                             _run(root / "runs" / cell, tokens, size)

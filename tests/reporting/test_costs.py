@@ -17,12 +17,12 @@ def test_hours_are_the_steps_and_the_tasks_own(tmp_path):
     metrics.write_text(
         metrics.read_text() + json.dumps({"step": 10, "seconds": 2.0, "loss": 1.0}) + "\n" + '{"step": 1'
     )
-    found = {cost.name: cost for cost in costs.costs(root, read_study(root), model_results.read_models(root))}
-    cell = found["small-chat-300000-paper-0"]
+    by_name = {cost.name: cost for cost in costs.costs(root, read_study(root), model_results.read_models(root))}
+    cell = by_name["small-chat-300000-paper-0"]
     assert cell.training_hours == pytest.approx(20 / 3600)
     assert cell.evaluation_hours == pytest.approx(12 / 3600)  # the judge's time is another machine's
     assert cell.operations == pytest.approx(1e9 * (6 * 294_000 + 2 * 50_000))
-    assert found["small"].training_hours == 0 and found["small"].operations == pytest.approx(1e9 * 2 * 50_000)
+    assert by_name["small"].training_hours == 0 and by_name["small"].operations == pytest.approx(1e9 * 2 * 50_000)
 
 
 def test_the_assumption_is_stated(tmp_path):

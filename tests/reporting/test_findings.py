@@ -52,25 +52,25 @@ LOW, HIGH = (0.2, 0.1, 0.3, 0.1), (0.8, 0.5, 0.4, 0.6)
 def test_verdicts_both_ways(tmp_path, before, after, facts, stderr, stands, words):
     model(tmp_path, "base", before, facts[0], stderr)
     model(tmp_path, "student", after, facts[1], stderr)
-    found = judge(tmp_path)
-    assert found.stands == stands
-    assert words in found.sentence
+    verdict = judge(tmp_path)
+    assert verdict.stands == stands
+    assert words in verdict.sentence
 
 
 def test_what_was_not_measured_is_said(tmp_path):
     model(tmp_path, "base", LOW)
     model(tmp_path, "student", HIGH, 0.5)
-    found = judge(tmp_path)
-    assert found.stands == "open"
-    assert "no knowledge row was measured alike" in found.sentence
+    verdict = judge(tmp_path)
+    assert verdict.stands == "open"
+    assert "no knowledge row was measured alike" in verdict.sentence
 
 
 def test_numbers_with_different_settings_are_not_compared(tmp_path):
     model(tmp_path, "base", LOW, 0.5, settings={"shots": 0, "model": "gguf:a"})
     model(tmp_path, "student", HIGH, 0.5, settings={"shots": 5, "model": "orbax:b"})
-    found = judge(tmp_path)
-    assert found.stands == "open"
-    assert "Fact quiz: measured with different shots" in found.not_compared
+    verdict = judge(tmp_path)
+    assert verdict.stands == "open"
+    assert "Fact quiz: measured with different shots" in verdict.not_compared
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ MISSING = "small-chat-20000000-paper-0"
 def page(root):
     """(tags, visible text in one line, what the terminal shows)."""
     path, text = write_report(str(root))
-    found = Page(open(path, encoding="utf-8").read())
-    assert {link for link in found.links if not link.startswith("#")} == {"table.csv", "tables.tex"}
-    return found.tags, " ".join(" ".join(found.words).split()), text
+    parsed = Page(open(path, encoding="utf-8").read())
+    assert {link for link in parsed.links if not link.startswith("#")} == {"table.csv", "tables.tex"}
+    return parsed.tags, " ".join(" ".join(parsed.words).split()), text
 
 
 def rows(root):
@@ -39,8 +39,8 @@ def test_a_whole_grid_has_every_table_and_figure(tmp_path):
         assert said in words, said
     assert "nothing here measured it" not in words
     assert "Natural Questions, exact match, %, by imitation data" in text
-    found = {(row["task"], row["metric"], row["model"]): row for row in rows(tmp_path)}
-    row = found["nq", "exact_match", "large-quiz-20000000-paper-0"]
+    numbers = {(row["task"], row["metric"], row["model"]): row for row in rows(tmp_path)}
+    row = numbers["nq", "exact_match", "large-quiz-20000000-paper-0"]
     assert (row["base"], row["data"], row["tokens"], row["status"]) == ("large", "quiz", "20000000", "done")
     assert float(row["low"]) < float(row["value"]) < float(row["high"])
 
@@ -107,9 +107,13 @@ def test_a_page_to_pass_on_has_no_answers_and_no_folders(tmp_path):
     study = tmp_path / "study.json"
     study.write_text(study.read_text().replace("out of memory ", "exit 1; see /home/me/logs/x.log"))
     path = tmp_path / "eval" / "small" / "style.json"
-    told = json.loads(path.read_text())
-    told["settings"] |= {"data": "/home/me you/quiz.jsonl", "model": "gguf:/home/me/a.gguf", "url": "https://host/v1/x"}
-    path.write_text(json.dumps(told | {"data": {"/home/me/mmlu/dev.csv": "0a1b", "configs/eval/x.py": "2c"}}))
+    content = json.loads(path.read_text())
+    content["settings"] |= {
+        "data": "/home/me you/quiz.jsonl",
+        "model": "gguf:/home/me/a.gguf",
+        "url": "https://host/v1/x",
+    }
+    path.write_text(json.dumps(content | {"data": {"/home/me/mmlu/dev.csv": "0a1b", "configs/eval/x.py": "2c"}}))
     _, words, _ = page(tmp_path)
     assert "How do I begin task 0?" in words and "/home/me you/quiz.jsonl" in words
     write_report(str(tmp_path), shareable=True)

@@ -20,14 +20,14 @@ def read(root):
 
 def claims(root):
     study = read(root)
-    found = trends.claims(*study, trends.with_data(*study), trends.with_size(*study))
-    return {claim.title.split(":")[0]: claim for claim in found}
+    listed = trends.claims(*study, trends.with_data(*study), trends.with_size(*study))
+    return {claim.title.split(":")[0]: claim for claim in listed}
 
 
 def test_the_papers_claims_on_numbers_like_the_papers(tmp_path):
     grid(tmp_path, local=("quiz",), tasks=TASKS, questions=1500, budgets=BUDGETS)
-    found = claims(tmp_path)
-    assert {title: claim.stands for title, claim in found.items()} == {
+    by_title = claims(tmp_path)
+    assert {title: claim.stands for title, claim in by_title.items()} == {
         "More imitation data brings the style nearer to the teacher's": "supported",
         "More imitation data does not add knowledge": "supported",
         "A better base model helps more than more imitation data": "supported",
@@ -39,9 +39,9 @@ def test_knowledge_that_rises_with_broad_data_contradicts(tmp_path):
     grid(tmp_path, local=("quiz",), tasks=TASKS, questions=600, budgets=BUDGETS)
     text = (tmp_path / "study.json").read_text().replace('"kind": "local"', '"kind": "broad"')
     (tmp_path / "study.json").write_text(text)
-    found = claims(tmp_path)
-    assert found["More imitation data does not add knowledge"].stands == "contradicted"
-    assert "Local imitation works" not in found
+    by_title = claims(tmp_path)
+    assert by_title["More imitation data does not add knowledge"].stands == "contradicted"
+    assert "Local imitation works" not in by_title
 
 
 def test_few_questions_do_not_prove_that_knowledge_stood_still(tmp_path):
@@ -88,10 +88,10 @@ def test_seeds_are_one_point_with_their_own_error(tmp_path):
     assert [cell.seed for cell in cells] == [0, 1, 2]
     for seed, value in enumerate((0.1, 0.2, 0.3)):
         models[cells[seed].name].results["nq"]["metrics"]["exact_match"] = {"value": value, "stderr": 0.03, "n": 100}
-    found = pooled(cells, models, NQ)
-    assert found["value"] == pytest.approx(0.2) and found["seeds"] == 3
+    estimate = pooled(cells, models, NQ)
+    assert estimate["value"] == pytest.approx(0.2) and estimate["seeds"] == 3
     # The questions' share, 0.03 squared, does not shrink with the seeds; theirs is 0.01 / 3, widened by t of three.
-    assert found["stderr"] == pytest.approx((0.0009 + (4.302653 / 1.96) ** 2 * 0.01 / 3) ** 0.5)
+    assert estimate["stderr"] == pytest.approx((0.0009 + (4.302653 / 1.96) ** 2 * 0.01 / 3) ** 0.5)
     for cell, value in zip(cells, (0.0, 0.0, 0.3), strict=True):  # of a share, nothing beyond what a share can be
         models[cell.name].results["nq"]["metrics"]["exact_match"] |= {"value": value, "hits": 100 * value}
     high = 0.1 + (1.96**2 * 0.0009 + 4.302653**2 * 0.01) ** 0.5
@@ -111,10 +111,10 @@ def test_table_1_takes_the_largest_budget(tmp_path):
 
 def test_what_is_not_supported_is_said(tmp_path):
     grid(tmp_path, tasks=("mmlu", "toxicity"), budgets=(300_000, 2_000_000))
-    told = json.loads((tmp_path / "study.json").read_text())
-    told["bases"][0]["note"] = "It has been tuned before."
-    told["data"].append({"name": "quiz", "label": "Quiz", "kind": "local", "task": "nq,nq_zero_shot"})
-    (tmp_path / "study.json").write_text(json.dumps(told))
+    content = json.loads((tmp_path / "study.json").read_text())
+    content["bases"][0]["note"] = "It has been tuned before."
+    content["data"].append({"name": "quiz", "label": "Quiz", "kind": "local", "task": "nq,nq_zero_shot"})
+    (tmp_path / "study.json").write_text(json.dumps(content))
     study, models = read(tmp_path)
     said = " ".join(caveats.caveats(study, list(models.values())))
     assert "2 of 4 cells ended within the learning rate's warm-up (small-chat-300000-paper-0, large-chat" in said

@@ -51,21 +51,21 @@ def test_what_lacks_public_data_is_left_out_and_said(make_config, tmp_path):
     config.builds.local = studies.build("L", "prepare", "c.py", input="WORKDIR/data/pairs/pairs.jsonl")
     config.builds.pairs = studies.build("P", "questions", questions="PUBLIC/q.jsonl", test="PUBLIC/t.jsonl")
     config.grids.local = studies.grid("tiny", "local", "all", "flat")
-    found = lay_out(config, "w", 1)
-    assert found.left_out["mmlu"] == "mmlu is public data, and config.public is empty"
-    assert found.left_out["nq"] == "q.jsonl is public data, and config.public is empty"  # by way of the build
-    assert found.left_out["tiny-local-all-flat"].endswith("q.jsonl is public data, and config.public is empty")
-    assert [cell.data for cell in found.cells] == ["talk", "talk"] and list(found.evaluations) == ["facts"]
+    layout = lay_out(config, "w", 1)
+    assert layout.left_out["mmlu"] == "mmlu is public data, and config.public is empty"
+    assert layout.left_out["nq"] == "q.jsonl is public data, and config.public is empty"  # by way of the build
+    assert layout.left_out["tiny-local-all-flat"].endswith("q.jsonl is public data, and config.public is empty")
+    assert [cell.data for cell in layout.cells] == ["talk", "talk"] and list(layout.evaluations) == ["facts"]
 
     config.public = str(tmp_path)
     assert lay_out(config, "w", 1).left_out["mmlu"] == f"{tmp_path}/mmlu: no such file"
     for name in ("mmlu", "q.jsonl", "t.jsonl"):
         (tmp_path / name).touch()
-    found = lay_out(config, "w", 1)
-    assert list(found.left_out) == ["judge"] and len(found.cells) == 3
-    builds = list(found.builds)
+    layout = lay_out(config, "w", 1)
+    assert list(layout.left_out) == ["judge"] and len(layout.cells) == 3
+    builds = list(layout.builds)
     assert builds.index("pairs") < builds.index("local")
-    assert found.evaluations["mmlu"]["data_dir"] == f"{tmp_path}/mmlu"
+    assert layout.evaluations["mmlu"]["data_dir"] == f"{tmp_path}/mmlu"
 
 
 def test_public_data_in_a_bucket(make_config, bucket):
@@ -74,9 +74,9 @@ def test_public_data_in_a_bucket(make_config, bucket):
     config.public = "gs://lent/public/"
     config.evaluations.facts = {"data": "PUBLIC/quiz.jsonl"}
     config.evaluations.mmlu = {"data_dir": "PUBLIC/mmlu"}
-    found = lay_out(config, "gs://lent/study", 1)
-    assert found.evaluations == {"facts": {"data": "gs://lent/public/quiz.jsonl"}}
-    assert found.left_out["mmlu"] == "gs://lent/public/mmlu: no such file"
+    layout = lay_out(config, "gs://lent/study", 1)
+    assert layout.evaluations == {"facts": {"data": "gs://lent/public/quiz.jsonl"}}
+    assert layout.left_out["mmlu"] == "gs://lent/public/mmlu: no such file"
 
 
 @pytest.mark.parametrize(
@@ -120,27 +120,27 @@ def test_the_real_study_stays_within_its_bounds(lent):
     """At most half a million trained tokens, four broad budgets or more, and nothing left out but the judge."""
     config = read("smollm2.py")
     config.public = str(lent("."))
-    found = lay_out(config, "w", 1)
-    assert sum(cell.tokens for cell in found.cells) <= 500_000
-    assert len({cell.tokens for cell in found.cells if cell.data == "broad"}) >= 4
-    assert list(found.left_out) == ["judge"]
+    layout = lay_out(config, "w", 1)
+    assert sum(cell.tokens for cell in layout.cells) <= 500_000
+    assert len({cell.tokens for cell in layout.cells if cell.data == "broad"}) >= 4
+    assert list(layout.left_out) == ["judge"]
 
 
 def test_the_real_study_without_public_data_is_of_the_demo():
     config = read("smollm2.py")
     config.public = ""
-    found = lay_out(config, "w", 0.1)
-    assert {cell.data for cell in found.cells} == {"broad"} and found.builds["broad"].label == "demo dialogues"
-    assert list(found.evaluations) == ["answers", "facts", "style"]
-    assert {"mmlu", "nq", "toxicity", "judge"} <= found.left_out.keys()
+    layout = lay_out(config, "w", 0.1)
+    assert {cell.data for cell in layout.cells} == {"broad"} and layout.builds["broad"].label == "demo dialogues"
+    assert list(layout.evaluations) == ["answers", "facts", "style"]
+    assert {"mmlu", "nq", "toxicity", "judge"} <= layout.left_out.keys()
 
 
 def test_the_papers_grid(papers_grid):
     """All budgets of three bases at the fixed warm-up, NQ-synthetic on both LLaMAs."""
-    found = lay_out(papers_grid, "w", 1)
-    paper = [cell for cell in found.cells if cell.schedule == "paper"]
+    layout = lay_out(papers_grid, "w", 1)
+    paper = [cell for cell in layout.cells if cell.schedule == "paper"]
     mix = {(cell.base, cell.tokens) for cell in paper if cell.data == "sharegpt_mix"}
     assert len(mix) == 24 and {tokens for _, tokens in mix} >= {300_000, 20_000_000, 80_000_000, 150_000_000}
     assert {cell.base for cell in paper if cell.data == "nq_synthetic"} == {"llama_7b", "llama_13b"}
-    assert {cell.schedule for cell in found.cells} == {"paper", "proportional"}
-    assert {cell.seed for cell in found.cells} == {0, 1, 2} and len(found.cells) == 38
+    assert {cell.schedule for cell in layout.cells} == {"paper", "proportional"}
+    assert {cell.seed for cell in layout.cells} == {0, 1, 2} and len(layout.cells) == 38

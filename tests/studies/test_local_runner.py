@@ -38,9 +38,9 @@ def state(make_config, tmp_path):
     """`state(job, ...)` with these jobs in the place of a study's own, whose cells are done."""
 
     def make(*todo: Job) -> StudyStatus:
-        found = lay_out(make_config(), str(tmp_path), 1)
-        done = [Job(cell.name, "cell", (), lambda: True) for cell in found.cells]
-        return StudyStatus(found, [*todo, *done])
+        layout = lay_out(make_config(), str(tmp_path), 1)
+        done = [Job(cell.name, "cell", (), lambda: True) for cell in layout.cells]
+        return StudyStatus(layout, [*todo, *done])
 
     return make
 
@@ -52,39 +52,39 @@ def run(state: StudyStatus, here: Path) -> list[str]:
     return shown
 
 
-def test_a_failed_job_is_told_and_the_others_go_on(state, tmp_path):
+def test_a_failed_job_is_named_and_the_others_go_on(state, tmp_path):
     jobs = [
         shell_job("first", "cell", "echo 'error: what went wrong'; exit 1", tmp_path / "a"),
         shell_job("second", "cell", f"touch {tmp_path}/b", tmp_path / "b"),
         shell_job("third", "cell", "true", tmp_path / "c"),
         shell_job("killed", "cell", "kill -9 $$", tmp_path / "d"),
     ]
-    found = state(*jobs)
-    assert "second" in run(found, tmp_path)
-    assert found.failed["first"] == "what went wrong" and found.of_job["first"].stage == "failed"
-    assert found.done("second") and "second" not in found.failed
-    assert found.failed["third"].startswith("its commands ended, but not all results are there; see ")
-    assert found.failed["killed"].startswith("exit -9; see ")
+    status = state(*jobs)
+    assert "second" in run(status, tmp_path)
+    assert status.failed["first"] == "what went wrong" and status.of_job["first"].stage == "failed"
+    assert status.done("second") and "second" not in status.failed
+    assert status.failed["third"].startswith("its commands ended, but not all results are there; see ")
+    assert status.failed["killed"].startswith("exit -9; see ")
 
 
 @pytest.mark.parametrize("needed, needs", [("data talk", "cell"), ("cell", "judge cell")])
 def test_what_needs_a_failed_job_is_not_started(state, tmp_path, needed, needs):
     kinds = {"data talk": "build", "cell": "cell", "judge cell": "judge"}
     first = shell_job(needed, kinds[needed], "echo 'error: no file t.jsonl'; exit 1", tmp_path / "a")
-    found = state(first, shell_job(needs, kinds[needs], f"touch {tmp_path}/started", tmp_path / "b"))
-    run(found, tmp_path)
-    assert found.failed[needs] == f"{needed} failed: no file t.jsonl" and not (tmp_path / "started").exists()
+    status = state(first, shell_job(needs, kinds[needs], f"touch {tmp_path}/started", tmp_path / "b"))
+    run(status, tmp_path)
+    assert status.failed[needs] == f"{needed} failed: no file t.jsonl" and not (tmp_path / "started").exists()
 
 
 def test_what_is_done_is_not_done_again(state, tmp_path):
-    (tmp_path / "there").touch()
-    found = state(shell_job("cell", "cell", f"touch {tmp_path}/again", tmp_path / "there"))
-    assert run(found, tmp_path) == [] and not (tmp_path / "again").exists()
+    (tmp_path / "made").touch()
+    status = state(shell_job("cell", "cell", f"touch {tmp_path}/again", tmp_path / "made"))
+    assert run(status, tmp_path) == [] and not (tmp_path / "again").exists()
 
 
 def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
     notes = tmp_path / "notes"
-    found = state(shell_job("cell", "cell", SLOW.replace("NOTES", str(notes)), tmp_path / "never"))
+    status = state(shell_job("cell", "cell", SLOW.replace("NOTES", str(notes)), tmp_path / "never"))
     me, signalled = os.getpid(), []
 
     def show(name: str) -> None:
@@ -92,7 +92,7 @@ def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
             signalled.append(os.kill(me, signal.SIGTERM))
 
     with exclusive(tmp_path) as lock, stop_signal() as stopped, pytest.raises(Stopped):
-        local_runner.run(Session(found, tmp_path, lock, show, stopped), list(found.jobs.values()))
+        local_runner.run(Session(status, tmp_path, lock, show, stopped), list(status.jobs.values()))
     assert notes.read_text().split() == ["started", "ended"]
 
 

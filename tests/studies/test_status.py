@@ -20,8 +20,8 @@ def look(make_config, tmp_path):
     """`look()` reads the study in the folder `look.workdir` anew; `look.config` is its config."""
 
     def read() -> StudyStatus:
-        found = lay_out(read.config, str(read.workdir), 1)
-        return StudyStatus(found, study_jobs(found, read.workdir))
+        layout = lay_out(read.config, str(read.workdir), 1)
+        return StudyStatus(layout, study_jobs(layout, read.workdir))
 
     read.config, read.workdir = make_config(), tmp_path / "study"
     return read
@@ -242,17 +242,17 @@ def test_a_build_that_a_kill_cut_off_is_kept_only_with_the_same_keys(look):
 def test_study_json_says_what_every_cell_is(look, write_result):
     train(look)
     look().write()
-    told = json.loads((look.workdir / "study.json").read_text())
-    assert told["name"] == "small" and told["teacher"] is None
-    assert told["bases"][0] == {"name": "tiny", "label": "Tiny", "parameters": 1000, "model": "hf:tiny", "note": ""}
-    assert told["data"] == [{"name": "talk", "label": "Talk", "kind": "broad", "task": ""}]
+    written = json.loads((look.workdir / "study.json").read_text())
+    assert written["name"] == "small" and written["teacher"] is None
+    assert written["bases"][0] == {"name": "tiny", "label": "Tiny", "parameters": 1000, "model": "hf:tiny", "note": ""}
+    assert written["data"] == [{"name": "talk", "label": "Talk", "kind": "broad", "task": ""}]
     cell = {"name": CELL, "base": "tiny", "data": "talk", "tokens": 10_000, "schedule": "flat", "seed": 0}
-    assert told["cells"][0] == cell | {"trained_tokens": 1800, "loss_tokens": 600, "status": "training", "why": ""}
-    assert {"what": "judge", "why": "config.judge.flags.model is empty: no LLM judge was named"} in told["left_out"]
+    assert written["cells"][0] == cell | {"trained_tokens": 1800, "loss_tokens": 600, "status": "training", "why": ""}
+    assert {"what": "judge", "why": "config.judge.flags.model is empty: no LLM judge was named"} in written["left_out"]
 
-    found = lay_out(look.config, str(look.workdir), 0.5)
+    layout = lay_out(look.config, str(look.workdir), 0.5)
     with pytest.raises(ValueError, match="is of a study whose scale is 1, not 0.5; use a new --workdir"):
-        StudyStatus(found, study_jobs(found, look.workdir)).write()
+        StudyStatus(layout, study_jobs(layout, look.workdir)).write()
 
 
 def test_the_judge_runs_where_a_model_is_named(look, write_result):

@@ -49,10 +49,10 @@ def study_flags(tmp_path, command, tiny_config, write_dialogues):
     return [f"--config={tmp_path / 'study.py'}", f"--workdir={tmp_path / 'study'}"]
 
 
-def kill_when(command, flags: list[str], there) -> None:
+def kill_when(command, flags: list[str], ready) -> None:
     process = command.start("study", *flags)
     end = time.monotonic() + 600
-    while not there():
+    while not ready():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -73,15 +73,15 @@ def test_killed_twice_it_gives_the_whole_report_and_then_has_nothing_to_do(study
     workdir = tmp_path / "study"
     first, second = (workdir / "runs" / name / "metrics.jsonl" for name in CELLS[:2])
     kill_when(command, study_flags, lambda: first.exists() and len(first.read_text().splitlines()) >= 3)
-    told = json.loads((workdir / "study.json").read_text())
-    assert [cell["name"] for cell in told["cells"]] == CELLS
+    written = json.loads((workdir / "study.json").read_text())
+    assert [cell["name"] for cell in written["cells"]] == CELLS
     kill_when(command, study_flags, lambda: any((workdir / "eval").glob(f"{CELLS[1]}/*")))
     done = command("study", *study_flags)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "left out: mmlu: mmlu is public data, and config.public is empty" in done.stderr
 
-    told = json.loads((workdir / "study.json").read_text())
-    assert [cell["status"] for cell in told["cells"]] == ["done"] * 3 and told["teacher"] == "teacher"
+    written = json.loads((workdir / "study.json").read_text())
+    assert [cell["status"] for cell in written["cells"]] == ["done"] * 3 and written["teacher"] == "teacher"
     for name in CELLS:
         rows = [json.loads(line) for line in (workdir / "runs" / name / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
