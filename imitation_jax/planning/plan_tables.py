@@ -12,8 +12,8 @@ def text(plan: Plan) -> str:
     """One plan: memory of each program, what it sends, how long it takes."""
     mesh = " x ".join(f"{axis}={size}" for axis, size in plan["mesh"].items()) or "one device"
     lines = [f"{plan['config']} on {plan['topology']}: {_counted(plan['chips'], 'chip')} as {mesh}", ""]
-    header = ("program", "at a time", "GiB a device", "of", "", "compiled in")
-    lines.append(text_table([header, *map(_memory, _each(plan))], left=len(header)))
+    rows = [_memory(name, program, plan["limit_gib"]) for name, program in plan["programs"].items()]
+    lines.append(text_table([("program", "at a time", "GiB a device", "of", "", "compiled in"), *rows], left=6))
     for name, program in plan["programs"].items():
         held = ", ".join(f"{what} {gib:.2f}" for what, gib in program["memory_gib"].items() if gib >= 0.005)
         lines.append(f"  {name}: {held} GiB")
@@ -58,10 +58,8 @@ def markdown(plans: list[Plan]) -> str:
         programs = plan["programs"]
         mesh = " x ".join(f"{axis}={size}" for axis, size in plan["mesh"].items())
         sizes = [f"{programs[name]['hbm_gib']:.2f}" if name in programs else "" for name in PROGRAMS]
-        lines.append(
-            (plan["config"], plan["topology"], mesh, *sizes, f"{plan['limit_gib']:.2f}", _yes(plan["fits"]))
-            + _run_cells(plan["run"] or {})
-        )
+        fits = (f"{plan['limit_gib']:.2f}", "yes" if plan["fits"] else "no")
+        lines.append((plan["config"], plan["topology"], mesh, *sizes, *fits, *_run_cells(plan["run"] or {})))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -82,12 +80,7 @@ def _run(run: Plan) -> str:
     )
 
 
-def _each(plan: Plan) -> list[tuple[str, Plan, float]]:
-    return [(name, program, plan["limit_gib"]) for name, program in plan["programs"].items()]
-
-
-def _memory(row: tuple[str, Plan, float]) -> tuple[str, ...]:
-    name, program, limit = row
+def _memory(name: str, program: Plan, limit: float) -> tuple[str, ...]:
     verdict = "fits" if program["fits"] else "does not fit"
     took = f"{program['compile_seconds']:.0f} s" if "compile_seconds" in program else ""
     return name, program.get("shape", ""), f"{program['hbm_gib']:.2f}", f"{limit:.2f}", verdict, took
@@ -98,10 +91,6 @@ def _bound(name: str, program: Plan) -> tuple[str, ...]:
     parts = (line["products"], line["memory"], sum(line["links"].values()))
     times = [f"{1000 * seconds:.2f}" for seconds in parts]
     return name, *times, line["binds"], f"{line['mfu']:.0%}", f"{program['tokens_per_second']:,.0f}"
-
-
-def _yes(fits: bool) -> str:
-    return "yes" if fits else "no"
 
 
 def _counted(count: int, what: str) -> str:

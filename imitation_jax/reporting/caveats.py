@@ -63,7 +63,7 @@ def _sizes(study: Study) -> list[str]:
             f"The largest base model has {short(max(known))} parameters, the paper's have 1.5B to 13B: a model this "
             "small may have too little knowledge to lose or to gain."
         )
-    amounts = [cell.trained or cell.tokens for cell in study.cells]
+    amounts = [cell.trained_tokens or cell.tokens for cell in study.cells]
     if amounts and max(amounts) < 20e6:
         sentences.append(
             f"The largest run has {short(max(amounts))} tokens; the paper's curves go to 150M. What happens beyond is "

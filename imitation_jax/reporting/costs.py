@@ -42,12 +42,12 @@ def costs(root: epath.Path, study: Study | None, models: Sequence[Model]) -> lis
         run = root / "runs" / name if cell else root if [name] == students else None
         steps = {row["step"]: row for row in read_lines(run / "metrics.jsonl") if "step" in row} if run else {}
         training = sum(row.get(key) or 0 for row in steps.values() for key in EVERY if figures.number(row.get(key)))
-        tokens = cell.trained if cell else sum(int(row.get("loss_tokens") or 0) for row in steps.values())
+        tokens = cell.trained_tokens if cell else sum(int(row.get("loss_tokens") or 0) for row in steps.values())
         own = by_name[name].results if name in by_name else {}
         results = [result for task, result in own.items() if task not in OTHERS]
         evaluation = sum(result.get("seconds") or 0 for result in results)
         asked = sum(result.get("tokens") or 0 for result in results)
-        operations = sizes.get(cell.base if cell else name, 0) * (6 * (cell.trained if cell else 0) + 2 * asked)
+        operations = sizes.get(cell.base if cell else name, 0) * (6 * (cell.trained_tokens if cell else 0) + 2 * asked)
         if training + evaluation >= LEAST:
             listed.append(Cost(name, training / 3600, tokens, evaluation / 3600, asked, operations))
     return listed

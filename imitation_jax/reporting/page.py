@@ -263,8 +263,9 @@ def table(models: Sequence[Model], rows: Sequence[Row], study: Study | None = No
     by_name = {model.name: model for model in models}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    place = ("base", "data", "tokens", "trained", "schedule", "seed", "status") if study else ()
-    writer.writerow(["kind", "task", "metric", "model", "role", "value", "stderr", "n", "low", "high", *place])
+    place = ("base", "data", "tokens", "trained_tokens", "schedule", "seed", "status") if study else ()
+    head = ["kind", "task", "metric", "model", "role", "value", "stderr", "n", "low", "high"]
+    writer.writerow(head + [key.replace("trained_tokens", "trained") for key in place])
     for row in rows:
         for name in dict.fromkeys([*by_name, *cells]):
             model = by_name.get(name)
@@ -294,10 +295,10 @@ def other_numbers(models: Sequence[Model]) -> list[tuple[str, str, str, dict]]:
     """(model, task, metric, estimate) of every metric that has no row in the table."""
     shown = {(row.task, row.metric) for row in ROWS}
     return [
-        (model.name, task, metric, cell)
+        (model.name, task, metric, estimate)
         for model in models
         for task, result in model.results.items()
-        for metric, cell in result["metrics"].items()
+        for metric, estimate in result["metrics"].items()
         if (task, metric) not in shown
     ]
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -24,8 +25,8 @@ class Base:
 
     name: str
     label: str
-    parameters: float
-    note: str
+    parameters: float = 0.0
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +41,24 @@ class DataSet:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One student; `tokens` is the budget asked for, 0 for all there are, `trained` what was trained on, `warm_up`
-    whether its training ended within the learning rate's warm-up."""
+    """One student.
+
+    Attributes:
+      tokens: its budget, 0 for all that the data set has.
+      trained_tokens: what it was trained on.
+      warm_up: whether its training ended within the learning rate's warm-up.
+    """
 
     name: str
     base: str
     data: str
-    tokens: int
-    trained: int
-    schedule: str
-    seed: int
-    status: str
-    why: str
-    warm_up: bool
+    tokens: int = 0
+    trained_tokens: int = 0
+    schedule: str = ""
+    seed: int = 0
+    status: str = "missing"
+    why: str = ""
+    warm_up: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +117,10 @@ def read_study(workdir: epath.Path) -> Study | None:
         return None
     try:
         content = json.loads(path.read_text())
-        cells = tuple(_cell(cell, workdir / "runs" / cell["name"]) for cell in content["cells"])
-        bases = [_base(base) for base in content["bases"]]
+        cells = tuple(
+            _read(Cell, cell, warm_up=_ended_in_warm_up(workdir / "runs" / cell["name"])) for cell in content["cells"]
+        )
+        bases = [_read(Base, base, label=str(base.get("label") or base["name"])) for base in content["bases"]]
         about = {data["name"]: data for data in content.get("data") or []}
         names = dict.fromkeys([*about, *(cell.data for cell in cells)])
         study = Study(
@@ -134,24 +142,11 @@ def read_study(workdir: epath.Path) -> Study | None:
     return study
 
 
-def _base(row: dict) -> Base:
-    label, parameters, note = row.get("label") or row["name"], row.get("parameters") or 0, row.get("note") or ""
-    return Base(row["name"], str(label), float(parameters), str(note))
-
-
-def _cell(row: dict, run: epath.Path) -> Cell:
-    return Cell(
-        name=row["name"],
-        base=row["base"],
-        data=row["data"],
-        tokens=int(row.get("tokens") or 0),
-        trained=int(row.get("trained_tokens") or 0),
-        schedule=str(row.get("schedule") or ""),
-        seed=int(row.get("seed") or 0),
-        status=str(row.get("status") or "missing"),
-        why=str(row.get("why") or ""),
-        warm_up=_ended_in_warm_up(run),
-    )
+def _read(kind: type, row: dict, **known: object) -> Any:
+    """An instance of the dataclass from a row of the file; what is missing or null has its default."""
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in known}
+    given = {name: field.type(row[name]) for name, field in fields.items() if row.get(name) is not None}
+    return kind(**given, **known)
 
 
 def _ended_in_warm_up(run: epath.Path) -> bool:
@@ -170,7 +165,7 @@ def _data_set(name: str, row: dict) -> DataSet:
 
 def amount(cells: Sequence[Cell]) -> float:
     """Tokens trained on, the seeds' mean; the budget where nothing has been trained; 0 where neither is known."""
-    trained = [cell.trained for cell in cells if cell.trained]
+    trained = [cell.trained_tokens for cell in cells if cell.trained_tokens]
     return sum(trained) / len(trained) if trained else cells[0].tokens
 
 
