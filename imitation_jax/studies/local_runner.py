@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from absl import logging
 
 from imitation_jax.studies.jobs import Job
-from imitation_jax.studies.session import Session, Stopped, failure
+from imitation_jax.studies.study_session import Stopped, StudySession, failure
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 2.0  # between two readings of what a job has written
 
 
-def run(session: Session, jobs: Sequence[Job]) -> None:
+def run(session: StudySession, jobs: Sequence[Job]) -> None:
     """Does what of `jobs` is not done, in order; a job that fails is noted, and the others go on.
 
     Raises:
@@ -32,7 +32,7 @@ def run(session: Session, jobs: Sequence[Job]) -> None:
             session.look([job])
 
 
-def _do(session: Session, job: Job) -> str:
+def _do(session: StudySession, job: Job) -> str:
     """Runs the job's commands; why it is not done then, or ""."""
     log = session.log(job)
     logging.info("%s: log %s", job.name, log)

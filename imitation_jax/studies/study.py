@@ -15,8 +15,16 @@ from imitation_jax.core.fingerprint import digest
 from imitation_jax.studies import launchers, live_table, local_runner
 from imitation_jax.studies.jobs import Job, study_jobs
 from imitation_jax.studies.layout import Layout, lay_out
-from imitation_jax.studies.session import Session, Stopped, exclusive, failure, shell_line, start, stop_signal
 from imitation_jax.studies.status import StudyStatus
+from imitation_jax.studies.study_session import (
+    Stopped,
+    StudySession,
+    exclusive,
+    failure,
+    shell_line,
+    start,
+    stop_signal,
+)
 
 WIDTH = 200  # of the table where no terminal has one
 
@@ -72,17 +80,17 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
 
 
 @contextlib.contextmanager
-def _session(status: StudyStatus, here: Path, lock: int) -> Iterator[Session]:
+def _session(status: StudyStatus, here: Path, lock: int) -> Iterator[StudySession]:
     with live_table.showing(status) as shown, stop_signal() as stopped:
 
         def show(name: str) -> None:
             shown(name)
             _tidy(status, name)
 
-        yield Session(status, here, lock, show, stopped)
+        yield StudySession(status, here, lock, show, stopped)
 
 
-def _do(session: Session, launcher: str) -> None:
+def _do(session: StudySession, launcher: str) -> None:
     """All jobs; with a launcher those that compute go there, between what they need and what needs them."""
     status = session.status
 

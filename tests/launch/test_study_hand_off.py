@@ -17,17 +17,17 @@ from imitation_jax.studies import launchers
 from imitation_jax.studies.jobs import Job
 from imitation_jax.studies.launchers import slurm, tpu
 from imitation_jax.studies.layout import ROOT, lay_out
-from imitation_jax.studies.session import Session, exclusive, stop_signal
 from imitation_jax.studies.status import StudyStatus
+from imitation_jax.studies.study_session import StudySession, exclusive, stop_signal
 
 # A study in a process of its own, which can be killed.
 PROGRAM = """
 import pickle, sys
 from imitation_jax.studies.launchers import tpu
-from imitation_jax.studies.session import Session, exclusive, stop_signal
+from imitation_jax.studies.study_session import StudySession, exclusive, stop_signal
 state, here = pickle.loads(sys.stdin.buffer.read())
 with exclusive(here) as lock, stop_signal() as stopped:
-    tpu.run(Session(state, here, lock, lambda name: None, stopped), list(state.jobs.values()))
+    tpu.run(StudySession(state, here, lock, lambda name: None, stopped), list(state.jobs.values()))
 """
 
 
@@ -60,7 +60,7 @@ def make_state(tmp_path, monkeypatch):
 def hand_over(state: StudyStatus, here: Path, launcher: str) -> None:
     with exclusive(here) as lock, stop_signal() as stopped:
         missing = [job for job in state.jobs.values() if not state.done(job.name)]
-        launchers.load(launcher).run(Session(state, here, lock, lambda name: None, stopped), missing)
+        launchers.load(launcher).run(StudySession(state, here, lock, lambda name: None, stopped), missing)
 
 
 @pytest.fixture
@@ -94,7 +94,9 @@ def test_a_killed_study_finds_its_array_again(in_slurm, make_state, tmp_path):
     script = f"echo start >>{starts}; until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch DONE"
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
     with exclusive(here) as lock:
-        slurm._submit(Session(state, here, lock, lambda name: None), list(state.jobs.values()))  # and then it is killed
+        slurm._submit(
+            StudySession(state, here, lock, lambda name: None), list(state.jobs.values())
+        )  # and then it is killed
     (tmp_path / "go").touch()
     state = make_state({"one": script, "two": script}, slurm="--ntasks=1")
     hand_over(state, here, "slurm")
@@ -166,7 +168,7 @@ def test_a_kill_before_sbatch_has_answered_loses_no_array(answering_slurm, make_
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(slurm, "_slurm", killed)
-        slurm._submit(Session(state, tmp_path / "study", 0, lambda name: None), list(state.jobs.values()))
+        slurm._submit(StudySession(state, tmp_path / "study", 0, lambda name: None), list(state.jobs.values()))
     submitted = answering_slurm("echo 7; echo 7", f"touch {made}")
     hand_over(state, tmp_path / "study", "slurm")
     assert all(map(state.done, state.jobs)) and not submitted.exists()

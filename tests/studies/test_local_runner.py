@@ -12,15 +12,15 @@ import pytest
 from imitation_jax.studies import local_runner
 from imitation_jax.studies.jobs import Job
 from imitation_jax.studies.layout import lay_out
-from imitation_jax.studies.session import Session, Stopped, exclusive, stop_signal
 from imitation_jax.studies.status import StudyStatus
+from imitation_jax.studies.study_session import Stopped, StudySession, exclusive, stop_signal
 
 # A study whose only command notes its start, and on SIGTERM takes a second to end, as one that checkpoints.
 SLOW = "trap 'sleep 1; echo ended >>NOTES; exit 75' TERM; echo started >>NOTES; while true; do sleep 0.1; done"
 PROGRAM = """
 import sys
 from pathlib import Path
-from imitation_jax.studies.session import exclusive, start
+from imitation_jax.studies.study_session import exclusive, start
 here, shell = Path(sys.argv[1]), sys.argv[2]
 with exclusive(here) as lock:
     print("alone", flush=True)
@@ -48,7 +48,7 @@ def state(make_config, tmp_path):
 def run(state: StudyStatus, here: Path) -> list[str]:
     shown = []
     with exclusive(here) as lock, stop_signal() as stopped:
-        local_runner.run(Session(state, here, lock, shown.append, stopped), list(state.jobs.values()))
+        local_runner.run(StudySession(state, here, lock, shown.append, stopped), list(state.jobs.values()))
     return shown
 
 
@@ -92,7 +92,7 @@ def test_sigterm_lets_the_command_end_by_itself(state, tmp_path):
             signalled.append(os.kill(me, signal.SIGTERM))
 
     with exclusive(tmp_path) as lock, stop_signal() as stopped, pytest.raises(Stopped):
-        local_runner.run(Session(status, tmp_path, lock, show, stopped), list(status.jobs.values()))
+        local_runner.run(StudySession(status, tmp_path, lock, show, stopped), list(status.jobs.values()))
     assert notes.read_text().split() == ["started", "ended"]
 
 

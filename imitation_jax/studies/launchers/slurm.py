@@ -14,7 +14,7 @@ from imitation_jax.core.fingerprint import PLACE, Key, Keys, digest
 from imitation_jax.studies import launchers
 from imitation_jax.studies.jobs import Job
 from imitation_jax.studies.layout import ROOT, Layout
-from imitation_jax.studies.session import Session, Stopped, failure, shell_line
+from imitation_jax.studies.study_session import Stopped, StudySession, failure, shell_line
 
 KEYS = Keys(flags=Key("", "of sbatch, space-separated, as --nodes=4 --gpus-per-node=8 --ntasks-per-node=8", PLACE))
 
@@ -23,7 +23,7 @@ def check(layout: Layout) -> None:
     """Nodes see what this machine sees."""
 
 
-def run(session: Session, jobs: Sequence[Job]) -> None:
+def run(session: StudySession, jobs: Sequence[Job]) -> None:
     """Submits the jobs as an array and waits for its end; an array that an earlier start submitted comes first.
 
     Raises:
@@ -42,7 +42,7 @@ def run(session: Session, jobs: Sequence[Job]) -> None:
         _watch(session, array, [job.name for job in jobs])
 
 
-def _submit(session: Session, jobs: Sequence[Job]) -> str:
+def _submit(session: StudySession, jobs: Sequence[Job]) -> str:
     """The number of the array."""
     here, folder = session.here, session.here / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def _submitted(here: Path) -> list[str]:
     return listed.get("jobs") or listed.get("units") or []  # "units" before jobs were called so
 
 
-def _array_name(session: Session) -> str:
+def _array_name(session: StudySession) -> str:
     """Of the study's arrays; by it the next start finds one."""
     return f"study-{digest(session.status.layout.workdir)}"
 
@@ -90,7 +90,7 @@ def _slurm(*argv: str) -> subprocess.CompletedProcess:
         raise OSError(f"--launcher=slurm: there is no {argv[0]} here; start study where jobs are submitted") from None
 
 
-def _queued(session: Session) -> str:
+def _queued(session: StudySession) -> str:
     """The number of the study's array of which a task waits or runs, "" where there is none.
 
     It is asked for until Slurm answers: a busy controller does not mean that the array has ended.
@@ -107,7 +107,7 @@ def _queued(session: Session) -> str:
             raise Stopped
 
 
-def _watch(session: Session, array: str, names: Sequence[str]) -> None:
+def _watch(session: StudySession, array: str, names: Sequence[str]) -> None:
     """Until the array has ended; `names` are its tasks' jobs, of which the study may have lost some since."""
     status = session.status
     going_on = True

@@ -13,7 +13,7 @@ from imitation_jax.core.fingerprint import PLACE, Key, Keys, digest
 from imitation_jax.studies import launchers
 from imitation_jax.studies.jobs import Job
 from imitation_jax.studies.layout import Layout, strings
-from imitation_jax.studies.session import Session, Stopped, failure, shell_line
+from imitation_jax.studies.study_session import Stopped, StudySession, failure, shell_line
 
 KEYS = Keys(
     slice=Key("", "as v5e:8x8; where empty the base's own", PLACE),
@@ -41,7 +41,7 @@ def check(layout: Layout) -> None:
             raise ValueError(f"--launcher=tpu: {text} is on this machine alone; name it in a bucket")
 
 
-def run(session: Session, jobs: Sequence[Job]) -> None:
+def run(session: StudySession, jobs: Sequence[Job]) -> None:
     """Runs each job on a slice of its own; slices of jobs that ended while no study watched are given back.
 
     Raises:
@@ -81,7 +81,7 @@ def _has_slice(layout: Layout, job: Job) -> bool:
     return (cache_dir() / "tpu" / f"{slice_name(layout.workdir, job.name)}.run").exists()
 
 
-def _command(session: Session, job: Job) -> list[str]:
+def _command(session: StudySession, job: Job) -> list[str]:
     """The command line for the job: all of it or, where it is done, giving its slice back."""
     layout = session.status.layout
     argv = ["bash", "launch/tpu_job.sh", slice_name(layout.workdir, job.name)]
@@ -94,7 +94,7 @@ def _command(session: Session, job: Job) -> list[str]:
     return [*argv, wanted, *shlex.split(layout.config.tpu.flags), "--", "bash", "-c", shell]
 
 
-def _ended(session: Session, job: Job, code: int) -> None:
+def _ended(session: StudySession, job: Job, code: int) -> None:
     """What has become of a job whose script has ended."""
     status, log = session.status, session.log(job)
     status.look(job.name)

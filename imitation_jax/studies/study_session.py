@@ -35,7 +35,7 @@ class Stopped(Exception):
 
 
 @dataclasses.dataclass
-class Session:
+class StudySession:
     """What a launcher works with.
 
     Attributes:
