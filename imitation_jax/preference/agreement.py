@@ -1,4 +1,4 @@
-"""What several votes on one item say, and how far raters agree: with each other, and people with an LLM judge.
+"""The majority of several votes on an item, and how far raters agree with each other and with an LLM judge.
 
 A vote says of the first answer that it is worse (-1), equal (0) or better (1) than the second one.
 """

@@ -1,4 +1,4 @@
-"""Verdicts that others, or `judge` itself, wrote down. Answer A is the model, B the one it is compared with.
+"""Reads files of verdicts: others', or those of `judge` itself. Answer A is the model, B what it is compared with.
 
 Read are alpaca_eval's annotations (`preference` 1 for generator_1, the baseline B; 2 for generator_2, the model A;
 between them a probability; 0 or 1.5 for a draw; null for none), the reviews of Vicuna's evaluation of 2023 (`text`,
@@ -75,9 +75,9 @@ def _sample(where: str, row: dict) -> tuple[Sample, tuple[str | None, str | None
         sample["why"] = "no verdict" if sample["preference"] is None else None
         return sample, (row.get("generator_2"), row.get("generator_1"))
     if isinstance(row.get("text"), str):
-        found = verdicts.read("review", row["text"])
-        sample["verdicts"] = {"ba": found._asdict()}
-        sample["preference"], sample["why"] = None if found.first is None else 1 - found.first, found.why
+        verdict = verdicts.read("review", row["text"])
+        sample["verdicts"] = {"ba": verdict._asdict()}
+        sample["preference"], sample["why"] = None if verdict.first is None else 1 - verdict.first, verdict.why
         return sample, (None, None)
     raise ValueError(f"{where}: needs 'preference' (alpaca_eval's annotations) or 'text' (a review with two scores)")
 

@@ -1,5 +1,4 @@
-"""What the judge is asked: wordings for requests of all kinds, for programs and for mathematics, and the question
-about the tone of one answer.
+"""The judge's prompts: to compare two answers (of all kinds, of programs, of mathematics), and about one answer's tone.
 
 A question is a wording and an ending. The ending asks for the form that `verdicts` reads, a ranking or scores, on a
 line of its own; reasons come before it, so that the verdict follows from them. {mark} in a wording becomes a digest of

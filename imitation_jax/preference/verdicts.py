@@ -1,5 +1,7 @@
-"""What a judge's reply says, or why it says nothing that counts. Nothing is guessed: one form is asked for, on the last
-line, and what is not in that form, or in it twice with different values, is no verdict.
+"""Reads the verdict in a judge's reply, or why there is none.
+
+Nothing is guessed: one form is asked for, on the last line, and what is not in that form, or in it twice with different
+values, is no verdict.
 """
 
 import re
@@ -58,7 +60,7 @@ def read(form: str, text: str, finish_reason: str | None = None) -> Verdict:
 
 
 def _word(words: dict[str, float], text: str) -> Verdict:
-    said = {found.strip(AROUND).lower() for found in VERDICT.findall(text)}
+    said = {word.strip(AROUND).lower() for word in VERDICT.findall(text)}
     meant = {words.get(word) for word in said}
     if None in meant:
         return Verdict(None, "no known verdict")
@@ -68,16 +70,16 @@ def _word(words: dict[str, float], text: str) -> Verdict:
 
 
 def _review(text: str) -> Verdict:
-    if found := TWO_NUMBERS.match(text.strip()):
-        return _scores([found.groups()])
+    if numbers := TWO_NUMBERS.match(text.strip()):
+        return _scores([numbers.groups()])
     lines = OWN_LINES.findall(text)
     if {which for which, _ in lines} != {"1", "2"}:
         return Verdict(None, "a score for one answer only" if lines else "no verdict")
     return _scores([(a, b) for one, a in lines for two, b in lines if (one, two) == ("1", "2")])
 
 
-def _scores(found: list[tuple[str, str]]) -> Verdict:
-    pairs = {(float(first), float(second)) for first, second in found}
+def _scores(texts: list[tuple[str, str]]) -> Verdict:
+    pairs = {(float(first), float(second)) for first, second in texts}
     if len(pairs) > 1:
         return Verdict(None, "several verdicts")
     [(first, second)] = pairs

@@ -1,4 +1,4 @@
-"""From votes to numbers: win rate, ties, what the order and the length of the answers did, and the rate without length.
+"""Metrics of pairwise votes: win rate, ties, the biases of order and length, and the win rate at equal length.
 
 A sample's "preference" is 1 if answer A is better, 0 if B is, .5 for a tie, or None where there is no vote; "why" says
 why not. None is left out of every rate and counted. Rates are shares from 0 to 1.
@@ -47,11 +47,11 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
 
     Args:
       samples: rows with "preference", "why", "lengths" (characters of A's and B's answer, or None) and "verdicts", by
-        order ("ab", "ba") what `verdicts.read` found as a dict.
+        order ("ab", "ba") what `verdicts.read` gave, as a dict.
     """
     votes = [sample for sample in samples if sample["preference"] is not None]
     preferences = [sample["preference"] for sample in votes]
-    both = [found for sample in samples if (found := _in_both_orders(sample)) is not None]
+    both = [pair for sample in samples if (pair := _in_both_orders(sample)) is not None]
     lengths = np.array(
         [(sample["preference"], sample["lengths"][0] - sample["lengths"][1]) for sample in votes if sample["lengths"]],
         np.float64,
@@ -64,7 +64,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
         "worse": statistics.proportion([vote < 0.5 for vote in preferences]),
         "equal_or_better": statistics.proportion([vote >= 0.5 for vote in preferences]),
     }
-    found: dict[str, Any] = {"metrics": metrics}
+    summary: dict[str, Any] = {"metrics": metrics}
     if both:
         metrics["flip_rate"] = statistics.proportion([ab == ba != 0.5 for ab, ba in both])
         metrics["first_shown_preferred"] = share([(ab + ba) / 2 for ab, ba in both])
@@ -73,16 +73,16 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
         metrics["win_rate_length_controlled"] = statistics.bootstrap(
             length_controlled, lengths, resamples=RESAMPLES, percentile=True
         )
-        found["length_model"] = dict(zip(("a", "b"), _finite(fit(lengths)), strict=True))
+        summary["length_model"] = dict(zip(("a", "b"), _finite(fit(lengths)), strict=True))
     if votes:
-        found["win_rate_bootstrap"] = list(statistics.paired_bootstrap(preferences))
-    found["counts"] = {
+        summary["win_rate_bootstrap"] = list(statistics.paired_bootstrap(preferences))
+    summary["counts"] = {
         "pairs": len(samples),
         "votes": len(votes),
         "no_vote": dict(sorted(Counter(sample["why"] for sample in samples if sample["preference"] is None).items())),
         "votes_without_lengths": len(votes) - len(lengths),
     }
-    return found
+    return summary
 
 
 def share(values: Sequence[float]) -> Estimate:
@@ -141,8 +141,8 @@ def fit(rows: np.ndarray) -> tuple[float, float]:
 
 def _in_both_orders(sample: Sample) -> tuple[float, float] | None:
     """Whether the answer shown first was preferred, with A first and with B first."""
-    found = [sample["verdicts"].get(order, {}).get("first") for order in ("ab", "ba")]
-    return tuple(found) if None not in found else None
+    first = [sample["verdicts"].get(order, {}).get("first") for order in ("ab", "ba")]
+    return tuple(first) if None not in first else None
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:

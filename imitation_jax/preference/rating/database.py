@@ -1,7 +1,7 @@
-"""The ratings of two answer files in one SQLite file: what is rated, who rates, who sees what, and every vote.
+"""The database of a rating, one SQLite file: items, raters, the tasks that each was shown, and every vote.
 
 A task is an item shown to a rater, with the side on which each answer stands. A rater has at most one open task, which
-he meets again after a reload. Every item goes to as many raters as it needs votes; the place of a task that was left
+which a reload shows again. Every item goes to as many raters as it needs votes; the place of a task that was left
 open is given away after a while, and a vote that comes later is kept too. Attention checks are items with a known vote.
 Votes survive kill -9 and power cuts (write-ahead log, synced at every commit); several servers may share the file.
 """
@@ -36,7 +36,7 @@ CREATE TABLE task (
   UNIQUE (item, rater)
 );
 CREATE INDEX task_of_rater ON task (rater, vote);
--- Who failed two attention checks and more than a third of those he voted on.
+-- Raters who failed two attention checks and more than a third of all that they voted on.
 CREATE VIEW careless AS
   SELECT rater FROM task JOIN item ON item.id = task.item WHERE expected IS NOT NULL AND vote IS NOT NULL
   GROUP BY rater HAVING sum(vote != expected) >= 2 AND 3 * sum(vote != expected) > count(*);
@@ -45,7 +45,7 @@ CREATE VIEW careless AS
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a rater sees: `first` and `second` are the two answers, `choice` 1, 2 or 3 where he has voted."""
+    """What a rater sees: `first` and `second` are the two answers, `choice` 1, 2 or 3 where the rater has voted."""
 
     id: str
     instruction: str
@@ -157,13 +157,13 @@ class Store:
 
     def rater(self, secret: str) -> int | None:
         """The rater with that secret."""
-        found = self._read("SELECT id FROM rater WHERE secret = ?", secret)
-        return found[0]["id"] if found else None
+        rows = self._read("SELECT id FROM rater WHERE secret = ?", secret)
+        return rows[0]["id"] if rows else None
 
     def task(self, rater: int, now: float | None = None) -> tuple[Task | None, int, int]:
-        """(his open task or else a new one, how many he has voted on, how many more there are for him at this time).
+        """(the rater's open task or a new one, how many are voted on, how many more wait for this rater now).
 
-        The task is None where nothing is left for him.
+        The task is None where nothing is left.
         """
         now = time.time() if now is None else now
         with self._transaction() as db:
@@ -186,20 +186,20 @@ class Store:
             return self._task(db, rater, key), done, left
 
     def _waiting(self, db: sqlite3.Connection, rater: int, ratings: int, now: float) -> list[str]:
-        """Items that this rater has not met and that need more votes, those with the most votes first."""
+        """Ids of items that this rater has not seen and that need more votes; most votes first, drawn among equals."""
         query = """
             SELECT item.id, count(task.id) AS taken FROM item LEFT JOIN task ON task.item = item.id
               AND (vote IS NOT NULL AND task.rater NOT IN careless OR vote IS NULL AND shown > ?)
             WHERE expected IS NULL AND item.id NOT IN (SELECT item FROM task WHERE rater = ?)
             GROUP BY item.id HAVING taken < ? ORDER BY taken DESC, item.rowid
         """
-        found = db.execute(query, (now - LEASE, rater, ratings)).fetchall()
-        most = [row["id"] for row in found if row["taken"] == found[0]["taken"]]
-        Random(f"{rater} {len(found)}").shuffle(most)
-        return most + [row["id"] for row in found[len(most) :]]
+        rows = db.execute(query, (now - LEASE, rater, ratings)).fetchall()
+        most = [row["id"] for row in rows if row["taken"] == rows[0]["taken"]]
+        Random(f"{rater} {len(rows)}").shuffle(most)
+        return most + [row["id"] for row in rows[len(most) :]]
 
     def _left(self, db: sqlite3.Connection, rater: int, waiting: int, done: int, every: int) -> tuple[int, list[str]]:
-        """How many tasks are left to give to this rater, checks among them; the checks that he has not met."""
+        """How many tasks are left to give to this rater, checks among them; the checks that are new to the rater."""
         query = "SELECT id FROM item WHERE expected IS NOT NULL AND id NOT IN (SELECT item FROM task WHERE rater = ?)"
         checks = [row["id"] for row in db.execute(query, (rater,))]
         more = min(len(checks), waiting // (every - 1)) if every > 1 else 0
@@ -220,10 +220,8 @@ class Store:
 
     def last(self, rater: int) -> str | None:
         """The task that this rater voted on last."""
-        found = self._read(
-            "SELECT id FROM task WHERE rater = ? AND vote IS NOT NULL ORDER BY shown DESC LIMIT 1", rater
-        )
-        return found[0]["id"] if found else None
+        rows = self._read("SELECT id FROM task WHERE rater = ? AND vote IS NOT NULL ORDER BY shown DESC LIMIT 1", rater)
+        return rows[0]["id"] if rows else None
 
     def vote(self, rater: int, key: str, choice: int, instead_of: int | None) -> bool | None:
         """Whether the vote stands now; None where the task is not this rater's.
@@ -250,7 +248,7 @@ class Store:
         """Adds votes that were cast elsewhere, by raters known by name alone, and closes what they left open here.
 
         Args:
-          votes: `task`, `item`, `rater` (his name), `a_first`, `shown`, `vote`, `voted`; of known items.
+          votes: `task`, `item`, `rater` (the name), `a_first`, `shown`, `vote`, `voted`; of known items.
 
         Returns:
           How many are new, how many a rater had cast on that item before, how many have the id of another vote.
@@ -298,7 +296,7 @@ def _settings(db: sqlite3.Connection) -> dict:
 
 
 def _is_check(settings: dict, rater: int, number: int) -> bool:
-    """One in each `check_every` tasks of a rater, at a place in it that he cannot know."""
+    """Whether the task is the one attention check in each `check_every` tasks of a rater, at a secret place in them."""
     every = settings["check_every"]
     if not every:
         return False

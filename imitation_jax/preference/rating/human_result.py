@@ -1,4 +1,4 @@
-"""What the votes say: `eval/<first file's generator>/human.json` with its samples.
+"""Makes the result of the raters' votes: `eval/<first file's generator>/human.json` with its samples.
 
 As in "The False Promise of Imitating Proprietary LLMs" (Gudibande et al. 2023) the majority's vote of each item counts,
 and the mean over items is reported with its standard deviation (`sd`, of single items) beside the standard error.
@@ -84,7 +84,7 @@ def write(store: Store, workdir: str, judge: str) -> tuple[str, str]:
 
 
 def _samples(items: list[dict], votes: list[Vote], ratings: int) -> tuple[list[dict], set[Vote]]:
-    """A sample of each item with its first `ratings` votes that count; those that come later."""
+    """(a sample of each item with its first `ratings` votes that count, the votes that came later)."""
     cast: dict[str, list[Vote]] = defaultdict(list)
     for vote in votes:
         if vote.counts:
@@ -93,18 +93,18 @@ def _samples(items: list[dict], votes: list[Vote], ratings: int) -> tuple[list[d
     numbers = {name: number for number, name in enumerate(dict.fromkeys(vote.rater for vote in votes), 1)}
     samples, left_out = [], set()
     for item in items:
-        found, later = cast[item["id"]][:ratings], cast[item["id"]][ratings:]
+        counted, later = cast[item["id"]][:ratings], cast[item["id"]][ratings:]
         left_out.update(later)
-        majority = agreement.majority([vote.vote for vote in found]) if found else None
+        majority = agreement.majority([vote.vote for vote in counted]) if counted else None
         samples.append(
             {
                 "id": item["id"],
                 "prompt": item["instruction"],
                 "output_a": item["a"],
                 "output_b": item["b"],
-                "votes": [vote.vote for vote in found],
-                "raters": [numbers[vote.rater] for vote in found],
-                "a_first": [vote.a_first for vote in found],
+                "votes": [vote.vote for vote in counted],
+                "raters": [numbers[vote.rater] for vote in counted],
+                "a_first": [vote.a_first for vote in counted],
                 "majority": None if majority is None else NAMES[majority],
                 "preference": None if majority is None else (majority + 1) / 2,
             }
@@ -116,8 +116,8 @@ def _majorities(samples: list[dict]) -> list[int]:
     return [agreement.majority(sample["votes"]) for sample in samples]
 
 
-def _with_sd(found: Estimate, values: list[float]) -> Estimate:
-    return found | {"sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+def _with_sd(estimate: Estimate, values: list[float]) -> Estimate:
+    return estimate | {"sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def _metrics(samples: list[dict], whole: list[dict]) -> dict[str, Estimate]:
@@ -168,10 +168,10 @@ def _beside_judge(path: str, whole: list[dict]) -> list[tuple[int, int]]:
             raise ValueError(f"{where}: {row.reason}")
         if isinstance(row.get("preference"), int | float):
             verdicts[str(row.get("id")), row.get("output_a"), row.get("output_b")] = row["preference"]
-    found = [(sample, verdicts.get((sample["id"], sample["output_a"], sample["output_b"]))) for sample in whole]
+    pairs = [(sample, verdicts.get((sample["id"], sample["output_a"], sample["output_b"]))) for sample in whole]
     return [
         (agreement.majority(sample["votes"]), (verdict > 0.5) - (verdict < 0.5))
-        for sample, verdict in found
+        for sample, verdict in pairs
         if verdict is not None
     ]
 
@@ -179,13 +179,13 @@ def _beside_judge(path: str, whole: list[dict]) -> list[tuple[int, int]]:
 def text(result: dict) -> str:
     """The numbers, a line each, with their 95% intervals."""
     said = [f"{result['model']} beside {result['settings']['opponent']}, {result['n']} items"]
-    for name, found in result["metrics"].items():
-        if found["value"] is None:
+    for name, metric in result["metrics"].items():
+        if metric["value"] is None:
             said.append(f"{name:<24} undefined")
             continue
-        within = statistics.interval(found)
+        within = statistics.interval(metric)
         limits = f"  95% {within[0]:.3f} to {within[1]:.3f}" if within else ""
-        said.append(f"{name:<24} {found['value']:6.3f}{limits}  n {found['n']}")
+        said.append(f"{name:<24} {metric['value']:6.3f}{limits}  n {metric['n']}")
     said += [f"{name.replace('_', ' ')}: {count}" for name, count in result["counts"].items()]
     return "\n".join(said)
 

@@ -1,4 +1,4 @@
-"""Starts the rating of two answer files, or goes on with it, and serves its page."""
+"""What is rated: the pairs of two answer files, with attention checks among them; opens their database."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,14 +65,14 @@ def open_store(db: str, answers_a: str, answers_b: str, given: Mapping[str, Any]
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """What is not None, with the guidelines' text."""
-    found = {key: value for key, value in given.items() if value is not None}
-    if found.get("ratings", 1) < 1:
-        raise ValueError(f"--ratings={found['ratings']}: must be at least 1")
-    if found.get("check_every", 0) < 0 or found.get("check_every") == 1:
-        raise ValueError(f"--check_every={found['check_every']}: must be 0, for none, or at least 2")
-    if "guidelines" in found:
-        found["guidelines"] = Path(found["guidelines"] or GUIDELINES).expanduser().read_text(encoding="utf-8")
-    return found
+    settings = {key: value for key, value in given.items() if value is not None}
+    if settings.get("ratings", 1) < 1:
+        raise ValueError(f"--ratings={settings['ratings']}: must be at least 1")
+    if settings.get("check_every", 0) < 0 or settings.get("check_every") == 1:
+        raise ValueError(f"--check_every={settings['check_every']}: must be 0, for none, or at least 2")
+    if "guidelines" in settings:
+        settings["guidelines"] = Path(settings["guidelines"] or GUIDELINES).expanduser().read_text(encoding="utf-8")
+    return settings
 
 
 def _items(answers_a: str, answers_b: str, seed: int) -> tuple[list[dict], dict[str, Any]]:
