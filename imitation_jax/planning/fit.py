@@ -17,7 +17,7 @@ LEAST_CHUNK = 64
 LARGER = 3  # slices that are tried, each twice the one before
 
 
-class Change(NamedTuple):
+class Proposal(NamedTuple):
     """Flags to add, and the target that they make."""
 
     flags: list[str]
@@ -44,7 +44,7 @@ def proposals(target: Target, programs: dict[str, Any], steps: int, cache_dir: P
     return proposed + _first(_larger_slices(target), failed, steps, cache_dir)
 
 
-def _first(changes: Iterator[Change], failed: list[str], steps: int, cache_dir: Path) -> list[dict[str, Any]]:
+def _first(changes: Iterator[Proposal], failed: list[str], steps: int, cache_dir: Path) -> list[dict[str, Any]]:
     for change in changes:
         flags = " ".join(change.flags)
         try:
@@ -62,16 +62,16 @@ def _first(changes: Iterator[Change], failed: list[str], steps: int, cache_dir: 
     return []
 
 
-def _same_slice(target: Target) -> Iterator[Change]:
+def _same_slice(target: Target) -> Iterator[Proposal]:
     """Changes upon changes: what costs little and alters no number first, a smaller batch last."""
     config, mesh = target.config, target.mesh.shape
     changed: dict[str, object] = {}
 
-    def change(**keys: object) -> Change:
+    def change(**keys: object) -> Proposal:
         changed.update(keys)
         made = config.copy_and_resolve_references()
         made.update(changed)
-        return Change([f"--config.{key}={value}" for key, value in changed.items()], made, target.topology)
+        return Proposal([f"--config.{key}={value}" for key, value in changed.items()], made, target.topology)
 
     if config.loss_chunk > LEAST_CHUNK:
         yield change(loss_chunk=LEAST_CHUNK)
@@ -97,7 +97,7 @@ def _doubled(value: int, most: int) -> Iterator[int]:
         yield value
 
 
-def _larger_slices(target: Target) -> Iterator[Change]:
+def _larger_slices(target: Target) -> Iterator[Proposal]:
     """The same kind, its smallest dimension doubled, as Cloud TPU slices grow."""
     match = re.fullmatch(r"((?:\d+\*)?\w+):(\d+(?:x\d+)+)", target.topology)
     if not match:
@@ -106,4 +106,4 @@ def _larger_slices(target: Target) -> Iterator[Change]:
     for _ in range(LARGER):
         sizes = sorted([2 * sizes[0], *sizes[1:]])
         topology = f"{match[1]}:{'x'.join(map(str, sizes))}"
-        yield Change([f"--topology={topology}"], target.config, topology)
+        yield Proposal([f"--topology={topology}"], target.config, topology)

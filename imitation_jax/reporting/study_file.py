@@ -21,7 +21,7 @@ from imitation_jax.reporting.model_results import Model, read_lines
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A model that students start from; `parameters` is 0 where nobody told, `note` what it lets nobody say."""
+    """A model that students start from; `parameters` is 0 where that is not known, `note` a caveat about it."""
 
     name: str
     label: str

@@ -141,8 +141,8 @@ def _teacher(layout: Layout) -> Iterator[Job]:
 
 def _bases(layout: Layout) -> Iterator[Job]:
     for name, base in layout.bases.items():
-        commands = _evaluate(layout, name, "base", base.model)
-        yield Job(name, "base", tuple(commands), functools.partial(done.evaluated, layout, name))
+        evaluate = _evaluate(layout, name, "base", base.model)
+        yield Job(name, "base", (evaluate,), functools.partial(done.evaluated, layout, name))
 
 
 def _cells(layout: Layout) -> Iterator[Job]:
@@ -150,15 +150,15 @@ def _cells(layout: Layout) -> Iterator[Job]:
         base = layout.config.bases[cell.base]
         flags = _flags(_training(layout, cell))
         train = _python("train", f"--config={base.config}", *flags, f"--workdir={layout.run(cell)}")
-        commands = [train, *_evaluate(layout, cell.name, "student", f"orbax:{layout.run(cell)}")]
-        if _trained_alike(layout, cell) and _weights_alone(layout, cell):
-            del commands[0]  # it was done once, and is evaluated on something new
+        evaluate = _evaluate(layout, cell.name, "student", f"orbax:{layout.run(cell)}")
+        # One that was done once, and is evaluated on something new, has no state left to train with.
+        trained = _trained_alike(layout, cell) and _weights_alone(layout, cell)
 
         def whole(cell: Cell = cell) -> bool:
-            trained = layout.config.keep == "nothing" or done.weights_of(f"orbax:{layout.run(cell)}") is not None
-            return trained and _trained_alike(layout, cell) and done.evaluated(layout, cell.name)
+            kept = layout.config.keep == "nothing" or done.weights_of(f"orbax:{layout.run(cell)}") is not None
+            return kept and _trained_alike(layout, cell) and done.evaluated(layout, cell.name)
 
-        yield Job(cell.name, "cell", tuple(commands), whole)
+        yield Job(cell.name, "cell", (evaluate,) if trained else (train, evaluate), whole)
 
 
 def _training(layout: Layout, cell: Cell) -> dict[str, Any]:
@@ -180,12 +180,12 @@ def _weights_alone(layout: Layout, cell: Cell) -> bool:
     return any(folder.glob("*/params")) and not any(folder.glob("*/optimizer")) if folder.exists() else False
 
 
-def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[Command]:
+def _evaluate(layout: Layout, name: str, role: str, model: str) -> list[str]:
     tasks = _flags({"tasks": layout.evaluations})
     flags = [f"--config.only={','.join(layout.evaluations)}", f"--config.name={name}", f"--config.role={role}"]
     flags += [*_flags(layout.config.evaluate_keys.to_dict()), *tasks, f"--model={model}"]
     flags.append(f"--contamination={done.trained_on(layout)}")
-    return [_python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")]
+    return _python("evaluate", f"--config={layout.config.evaluate}", *flags, f"--workdir={layout.workdir}")
 
 
 def _judge(layout: Layout, job: Job) -> list[Job]:

@@ -2,11 +2,8 @@
 
 import json
 
-from etils import epath
-
 from imitation_jax.core import json_rows
 from imitation_jax.core.files import new_folder, write_text
-from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.ngrams import normalise
 
 NEAR = 0.75  # Jaccard index of two questions' words from which on they are near twins
@@ -56,20 +53,18 @@ def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
             messages = [{"role": role, "content": content} for role, content in turns]
             pairs.append({"id": f"qa{counts['rows']}", "source": "questions", "messages": messages})
         counts |= {"shots": len(examples), "pairs": len(pairs)}
-        for name, found in (("shots", examples), ("pairs", pairs)):
-            write_text(epath.Path(folder / f"{name}.jsonl"), "".join(map(json_rows.line, found)))
-        write_text(epath.Path(folder / "selection.json"), json.dumps(counts, indent=1) + "\n")
+        for name, rows in (("shots", examples), ("pairs", pairs)):
+            write_text(folder / f"{name}.jsonl", "".join(map(json_rows.line, rows)))
+        write_text(folder / "selection.json", json.dumps(counts, indent=1) + "\n")
     return counts
 
 
 def _read(path: str) -> list[tuple[str, list[str]]]:
-    found = []
-    for where, row in json_rows.read(path):
-        if isinstance(row, Rejected):
-            raise ValueError(f"{where}: {row.reason}")
+    pairs = []
+    for where, row in json_rows.read(path, strict=True):
         question, answers = row.get("question"), row.get("answer")
         texts = isinstance(answers, list) and answers and all(isinstance(text, str) for text in answers)
         if not isinstance(question, str) or not texts:
             raise ValueError(f"{where}: needs a text under 'question' and a list of texts under 'answer'")
-        found.append((question, answers))
-    return found
+        pairs.append((question, answers))
+    return pairs

@@ -12,17 +12,14 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def write(path, questions: list[str]):
-    path.write_text(
-        "".join(json.dumps({"question": text, "answer": [f"answer to {text}", "x"]}) + "\n" for text in questions)
-    )
-    return str(path)
+def rows_of(questions: list[str]) -> list[dict]:
+    return [{"question": text, "answer": [f"answer to {text}", "x"]} for text in questions]
 
 
-def test_pairs_shots_and_test_questions_are_apart(tmp_path):
+def test_pairs_shots_and_test_questions_are_apart(tmp_path, write):
     asked = ["Who wrote Émile?", "one", "ONE?", "who first wrote Emile", "two", "three", "what is four"]
-    questions = write(tmp_path / "q.jsonl", asked)
-    test = write(tmp_path / "t.jsonl", ["who wrote emile", "five"])
+    questions = write(tmp_path / "q.jsonl", rows_of(asked))
+    test = write(tmp_path / "t.jsonl", rows_of(["who wrote emile", "five"]))
     counts = local_task.write(questions, test, 1, str(tmp_path / "out"))
     assert counts == {"rows": 7, "in_test": 1, "near_test": 1, "repeated": 1, "shots": 1, "pairs": 3}
     assert rows(tmp_path / "out" / "shots.jsonl") == [{"question": "one", "answer": ["answer to one", "x"]}]
@@ -34,10 +31,11 @@ def test_pairs_shots_and_test_questions_are_apart(tmp_path):
     assert json.loads((tmp_path / "out" / "selection.json").read_text()) == counts
 
 
-def test_a_row_without_an_answer_is_named(tmp_path):
-    (tmp_path / "q.jsonl").write_text('{"question": "one", "answer": []}\n')
+def test_a_row_without_an_answer_is_named(tmp_path, write):
+    questions = write(tmp_path / "q.jsonl", {"question": "one", "answer": []})
+    test = write(tmp_path / "t.jsonl", rows_of(["x"]))
     with pytest.raises(ValueError, match="q.jsonl:1: needs a text under 'question' and a list of texts"):
-        local_task.write(str(tmp_path / "q.jsonl"), write(tmp_path / "t.jsonl", ["x"]), 1, str(tmp_path / "out"))
+        local_task.write(questions, test, 1, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
