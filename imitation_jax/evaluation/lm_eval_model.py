@@ -18,6 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from imitation_jax.core.files import cache_dir
 from imitation_jax.core.progress import ticks
+from imitation_jax.evaluation.by_item import by_item
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import load_model
@@ -122,21 +123,21 @@ class ImitationJax(TemplateLM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of each whole text, in windows of the model's length that do not overlap."""
         texts = [text for (text,) in (request.args for request in requests)]
-        windows, owners = [], []
-        for owner, ids in enumerate(self._encode(texts)):
-            for window in get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1):
-                windows.append((None, *make_disjoint_window(window)))
-                owners.append(owner)
-        totals, waiting = [0.0] * len(texts), np.bincount(owners, minlength=len(texts))
+        windows = [
+            [
+                (None, *make_disjoint_window(window))
+                for window in get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
+            ]
+            for ids in self._encode(texts)
+        ]
+        totals = [0.0] * len(texts)
 
-        def on_window(number: int, answer: tuple[float, bool]) -> None:
-            owner = owners[number]
-            totals[owner] += answer[0]
-            waiting[owner] -= 1
-            if not waiting[owner]:
-                self.cache_hook.add_partial("loglikelihood_rolling", (texts[owner],), totals[owner])
+        def on_text(index: int, answers: list[tuple[float, bool]]) -> None:
+            totals[index] = sum(logprob for logprob, _ in answers)
+            self.cache_hook.add_partial("loglikelihood_rolling", (texts[index],), totals[index])
 
-        self._loglikelihood_tokens(windows, disable_tqdm, on_window)
+        on_window = by_item([len(of_text) for of_text in windows], on_text)
+        self._loglikelihood_tokens([window for of_text in windows for window in of_text], disable_tqdm, on_window)
         return totals
 
     def _loglikelihood_tokens(
