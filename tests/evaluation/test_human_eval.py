@@ -1,7 +1,6 @@
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -229,10 +228,7 @@ def test_bad_rows_are_named(problems, row, reason):
         human_eval.read(problems(ROW, row))
 
 
-def test_the_variant_is_the_papers(config_of):
-    config = config_of("human_eval", "pass_at_k")
-    assert (config.samples, config.temperature, config.top_p, config.k) == (200, 0.8, 0.95, "1,10,100")
-    assert human_eval.ks(config) == [1, 10, 100]
-    assert Path(sandbox.__file__).with_name("inside.py").is_file()
+def test_the_variant_tells_every_k_of_the_paper(config_of):
+    assert human_eval.ks(config_of("human_eval", "pass_at_k")) == [1, 10, 100]
     with pytest.raises(ValueError, match="pass_at_k"):
         config_of("human_eval", "pass_at_1")

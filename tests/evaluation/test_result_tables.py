@@ -6,6 +6,8 @@ import pytest
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.result_tables import paired_table, table
 from imitation_jax.evaluation.results import samples_path, write_lines
+from imitation_jax.evaluation.tasks import report_rows
+from imitation_jax.reporting.model_results import Model, not_comparable
 
 
 @pytest.fixture
@@ -64,6 +66,16 @@ def test_what_was_measured_otherwise_is_not_compared(result, tmp_path):
         "nq: b and a are not compared, they differ in shots",
         "nq: c and a are not compared, their samples are not of the same items",
     ]
+
+
+@pytest.mark.parametrize("key, compared", [("memory_gib", True), ("template", True), ("compute_dtype", False)])
+def test_evaluate_and_the_report_agree_on_what_can_be_compared(result, tmp_path, key, compared):
+    some = [{"correct": True}, {"correct": False}]
+    results = [result("nq", name, some, **{key: value}) for name, value in (("a", "1"), ("b", "2"))]
+    assert ("not compared" in paired_table(results, str(tmp_path))) is not compared
+    models = [Model(each["model"], "", {"nq": each}, tmp_path) for each in results]
+    row = next(row for row in report_rows() if row.task == "nq")
+    assert not_comparable(row, *models) == ([] if compared else [key])
 
 
 def test_items_without_a_score_are_left_out(result, tmp_path):
