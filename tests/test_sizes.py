@@ -9,7 +9,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from imitation_jax.models import gpt2, llama
+from imitation_jax.models.families import gpt2, llama
 from imitation_jax.parallel.mesh import parse_mesh
 from imitation_jax.parallel.sharding import shardings
 from imitation_jax.training import config as training

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 
-from imitation_jax.models import checkpoint, gpt2, huggingface, llama
+from imitation_jax.models import checkpoint, huggingface
+from imitation_jax.models.families import gpt2, llama
 from imitation_jax.models.gguf import open_gguf
 from imitation_jax.parallel import hosts
 from imitation_jax.parallel.mesh import make_mesh

@@ -25,7 +25,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import imitation_jax.data
 from imitation_jax.data.input.stream import Stream
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.chat_template import load_template

@@ -52,7 +52,7 @@ def ours(model: str, layers: int, rows: int) -> None:
 
     import jax
 
-    from imitation_jax.models import llama
+    from imitation_jax.models.families import llama
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.parallel.topology import topology_devices
     from imitation_jax.training.config import get_config
@@ -77,8 +77,8 @@ def easylm_style(model: str, layers: int, rows: int) -> None:
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from imitation_jax.models import llama
     from imitation_jax.models.attention import attention
+    from imitation_jax.models.families import llama
     from imitation_jax.models.load import abstract_params
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.parallel.sharding import BATCH
@@ -175,7 +175,7 @@ def of_config(model: str) -> None:
     """The step of a size as LLaMA 65B's config has it."""
     import jax
 
-    from imitation_jax.models import llama
+    from imitation_jax.models.families import llama
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.parallel.topology import topology_devices
     from imitation_jax.training.program import make_program

@@ -21,7 +21,8 @@ def ours(remat: str, chunk: int, on_mesh: bool):
     import numpy as np
     import optax
 
-    from imitation_jax.models import attention, llama
+    from imitation_jax.models import attention
+    from imitation_jax.models.families import llama
     from imitation_jax.models.load import abstract_params
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.training import loss

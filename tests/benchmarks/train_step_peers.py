@@ -47,7 +47,7 @@ def ours(mesh: str) -> None:
     import jax
     import numpy as np
 
-    from imitation_jax.models import llama
+    from imitation_jax.models.families import llama
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.training.config import get_config
     from imitation_jax.training.program import make_program

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from imitation_jax.evaluation import engines, runner
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer

@@ -3,7 +3,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from imitation_jax.evaluation.model_sources import named_sources
-from imitation_jax.models import checkpoint, llama
+from imitation_jax.models import checkpoint
+from imitation_jax.models.families import llama
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 

@@ -4,7 +4,7 @@ from absl import logging
 
 from imitation_jax.core import json_rows
 from imitation_jax.evaluation.samples import make_sampler
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.tokenizers.chat_template import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import load_tokenizer

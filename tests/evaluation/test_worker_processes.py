@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.core.command import PREEMPTED
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.meeting import LOST
 from imitation_jax.tokenizers.chat_template import load_template

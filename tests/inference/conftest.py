@@ -7,7 +7,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from imitation_jax.inference.engine import Engine
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.chat_template import load_template

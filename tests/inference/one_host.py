@@ -11,7 +11,7 @@ from tokenizers import models
 
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import pytest
 from imitation_jax.inference import generate
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, Generation, ScoreRequest
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 

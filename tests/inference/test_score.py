@@ -9,7 +9,7 @@ import pytest
 from imitation_jax.inference import score
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import Score, ScoreRequest
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.parallel.mesh import make_mesh
 
 

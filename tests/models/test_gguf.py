@@ -9,7 +9,7 @@ from gguf import RopeScalingType
 from safetensors.numpy import save_file
 from tiny_models import ARCHITECTURES, oracles, tokens, weights
 
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 

@@ -13,7 +13,8 @@ from tiny_models import GPT2, LOGITS, tokens, weights
 
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
-from imitation_jax.models import gpt2, huggingface
+from imitation_jax.models import huggingface
+from imitation_jax.models.families import gpt2
 from imitation_jax.models.load import LoadedModel, abstract_params, load_model, save_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings

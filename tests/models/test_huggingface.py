@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_models import ARCHITECTURES, LOGITS, oracles, tokens, weights
 
-from imitation_jax.models import huggingface, llama
+from imitation_jax.models import huggingface
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import load_model, save_model
 from imitation_jax.parallel.mesh import make_mesh
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from imitation_jax.models import gpt2, llama
 from imitation_jax.models.attention import attention
+from imitation_jax.models.families import gpt2, llama
 from imitation_jax.parallel.mesh import AXES, make_mesh
 
 

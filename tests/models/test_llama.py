@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import ARCHITECTURES, oracles
 
-from imitation_jax.models import llama
 from imitation_jax.models.decoder import REMAT_POLICIES
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings, specs

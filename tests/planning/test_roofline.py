@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from imitation_jax.models import gpt2, llama
+from imitation_jax.models.families import gpt2, llama
 from imitation_jax.parallel.chips import CHIPS
 from imitation_jax.parallel.mesh import AXES, make_mesh
 from imitation_jax.parallel.topology import topology_devices

@@ -16,7 +16,7 @@ import uvicorn
 from imitation_jax.core.web import http_server
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.serving.app import Limits, make_app

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.data.input.stream import Stream
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer

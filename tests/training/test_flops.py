@@ -3,7 +3,7 @@ import math
 import jax
 import pytest
 
-from imitation_jax.models import gpt2, llama
+from imitation_jax.models.families import gpt2, llama
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 
 

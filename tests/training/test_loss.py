@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from imitation_jax.models import gpt2, llama
+from imitation_jax.models.families import gpt2, llama
 from imitation_jax.models.load import LoadedModel, load_model, save_model, saved_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import path_of

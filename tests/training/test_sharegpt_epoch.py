@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.input import token_cache
 from imitation_jax.data.input.stream import Stream
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer

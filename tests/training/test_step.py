@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.models import llama
+from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings
