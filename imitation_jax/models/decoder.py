@@ -16,6 +16,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
+from imitation_jax.models import kernels
 from imitation_jax.models.attention import attention, branch_attention, next_attention
 from imitation_jax.models.kv_cache import Cache
 from imitation_jax.parallel.sharding import constrain
@@ -47,6 +48,14 @@ REMAT_POLICIES = {
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], scale: float = 0.02) -> nnx.Param:
     """A float32 weight; 0.02 is `initializer_range` of every published LLaMA and GPT-2 config."""
     return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+def linear(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Contracts all but the first two dimensions of `x` (B, S, ...) with the leading ones of `w`, in the dtype of `x`.
+
+    The gradient of `w` is added up over rows and devices in its own dtype, float32 in training.
+    """
+    return kernels.function("linear")(x, w)
 
 
 def look_up(table_VD: nnx.Param, ids_BS: jax.Array, dtype: Any) -> jax.Array:
@@ -117,7 +126,7 @@ def hidden(
       segments_BS: int32 segment ids; a position attends only within its own segment.
       dtype: of the computation; norms, softmax and rotation are float32 always.
       remat: a key of `REMAT_POLICIES`.
-      kernel: of attention, one of `attention.KERNELS`.
+      kernel: of attention, one of `kernels.KERNELS`.
     """
 
     def attend(q_BSHK, k_BSNK, v_BSNK, _):

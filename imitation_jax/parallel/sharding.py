@@ -75,11 +75,6 @@ def platform() -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
 
 
-def on_one_cpu() -> bool:
-    """Whether what is being traced will run on one CPU device, where XLA wants plain matrices to be fast."""
-    return platform() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of a value that every device holds whole."""
     return NamedSharding(mesh, P())

@@ -1,6 +1,6 @@
 """Next-token cross-entropy in chunks: the logits of a whole batch never exist at once.
 
-Legend: B rows, S positions, D model, V vocabulary, C positions of a chunk, M chunks.
+Legend: B rows, S positions, D model, V vocabulary, C positions of a chunk (of all rows of a device), M chunks.
 """
 
 import functools
@@ -11,16 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.parallel.sharding import BATCH, on_one_cpu
+from imitation_jax.parallel.sharding import BATCH
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def cross_entropy(
-    x_BSD: jax.Array,
-    unembed_VD: jax.Array,
-    targets_BS: jax.Array,
-    loss_mask_BS: jax.Array,
-    *,
-    chunk: int,
+    x_BSD: jax.Array, unembed_VD: jax.Array, targets_BS: jax.Array, loss_mask_BS: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
     """Summed token losses, and how many of the loss-bearing targets have the highest logit.
 
@@ -37,20 +33,30 @@ def cross_entropy(
     Returns:
       float32 scalars; no gradient flows through the second.
     """
-    if on_one_cpu():  # one long row, so that every product is one of plain matrices
-        chunk *= x_BSD.shape[0]
-        x_BSD, targets_BS, loss_mask_BS = (a.reshape(1, -1, *a.shape[2:]) for a in (x_BSD, targets_BS, loss_mask_BS))
-    return _cross_entropy(x_BSD, unembed_VD, targets_BS, loss_mask_BS, chunk)
+    cut, vocab = _axes(len(unembed_VD))
+
+    def local(unembed_VD, *rows):
+        def body(sums, xs):
+            loss, correct, _ = _chunk_losses(xs[0], unembed_VD, *xs[1:], vocab)
+            return (sums[0] + loss, sums[1] + correct), None
+
+        return jax.lax.psum(jax.lax.scan(body, (jnp.float32(0), jnp.float32(0)), _split(chunk, *rows))[0], cut)
+
+    return _of_all_rows(local, P(), unembed_VD.astype(x_BSD.dtype), x_BSD, targets_BS, loss_mask_BS)
 
 
 def _split(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """(B, S, ...) -> (M, B, C, ...), zero-filled; zeros bear no loss."""
-    chunk = min(chunk, arrays[0].shape[1])
+    """(B, S, ...) -> (M, C, ...) with C = B * chunk, zero-filled; zeros bear no loss.
+
+    One long row, so that every product is one of plain matrices.
+    """
+    B, S = arrays[0].shape[:2]
+    C = B * min(chunk, S)
 
     def split(array):
-        pad = -array.shape[1] % chunk
-        array = jnp.pad(array, ((0, 0), (0, pad)) + ((0, 0),) * (array.ndim - 2))
-        return jnp.moveaxis(array.reshape(array.shape[0], -1, chunk, *array.shape[2:]), 1, 0)
+        array = array.reshape(B * S, *array.shape[2:])
+        array = jnp.pad(array, ((0, -len(array) % C),) + ((0, 0),) * (array.ndim - 1))
+        return array.reshape(-1, C, *array.shape[1:])
 
     return tuple(split(array) for array in arrays)
 
@@ -75,32 +81,18 @@ def _of_all_rows(local: Callable, out_specs: Any, unembed_VD: jax.Array, *rows: 
     return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=False)(unembed_VD, *rows)
 
 
-def _chunk_losses(x_BCD, unembed_VD, targets_BC, mask_BC, vocab):
+def _chunk_losses(x_CD, unembed_VD, targets_C, mask_C, vocab):
     """Of a chunk, whose vocabulary is cut along the axes `vocab` (Shoeybi et al. 2019, arXiv 1909.08053, section 3)."""
-    logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, unembed_VD, preferred_element_type=jnp.float32)
-    top_BC = jax.lax.pmax(jnp.max(logits_BCV, axis=-1), vocab)
-    sum_BC = jax.lax.psum(jnp.sum(jnp.exp(logits_BCV - top_BC[..., None]), axis=-1), vocab)
-    log_z_BC = top_BC + jnp.log(sum_BC)
+    logits_CV = jnp.einsum("cd,vd->cv", x_CD, unembed_VD, preferred_element_type=jnp.float32)
+    top_C = jax.lax.pmax(jnp.max(logits_CV, axis=-1), vocab)
+    sum_C = jax.lax.psum(jnp.sum(jnp.exp(logits_CV - top_C[..., None]), axis=-1), vocab)
+    log_z_C = top_C + jnp.log(sum_C)
     first = jax.lax.axis_index(vocab) * len(unembed_VD) if vocab else 0
-    is_target_BCV = (targets_BC - first)[..., None] == jnp.arange(len(unembed_VD))
-    gold_BC = jax.lax.psum(jnp.sum(logits_BCV * is_target_BCV, axis=-1), vocab)
-    loss = jnp.sum((log_z_BC - gold_BC) * mask_BC)
-    correct = jnp.sum((gold_BC >= top_BC) * mask_BC)
-    return loss, correct, (logits_BCV, log_z_BC, is_target_BCV)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _cross_entropy(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
-    cut, vocab = _axes(len(unembed_VD))
-
-    def local(unembed_VD, *rows):
-        def body(sums, xs):
-            loss, correct, _ = _chunk_losses(xs[0], unembed_VD, *xs[1:], vocab)
-            return (sums[0] + loss, sums[1] + correct), None
-
-        return jax.lax.psum(jax.lax.scan(body, (jnp.float32(0), jnp.float32(0)), _split(chunk, *rows))[0], cut)
-
-    return _of_all_rows(local, P(), unembed_VD.astype(x_BSD.dtype), x_BSD, targets_BS, mask_BS)
+    is_target_CV = (targets_C - first)[..., None] == jnp.arange(len(unembed_VD))
+    gold_C = jax.lax.psum(jnp.sum(logits_CV * is_target_CV, axis=-1), vocab)
+    loss = jnp.sum((log_z_C - gold_C) * mask_C)
+    correct = jnp.sum((gold_C >= top_C) * mask_C)
+    return loss, correct, (logits_CV, log_z_C, is_target_CV)
 
 
 def _forward(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
@@ -109,21 +101,21 @@ def _forward(x_BSD, unembed_VD, targets_BS, mask_BS, chunk):
     def local(unembed_VD, *rows):
         def body(carry, xs):
             loss_sum, correct_sum, dunembed_VD = carry
-            x_BCD, _, mask_BC = xs
-            loss, correct, (logits_BCV, log_z_BC, is_target_BCV) = _chunk_losses(x_BCD, unembed_VD, *xs[1:], vocab)
-            dlogits_BCV = jnp.exp(logits_BCV - log_z_BC[..., None]) - is_target_BCV
-            dlogits_BCV = (dlogits_BCV * mask_BC[..., None]).astype(x_BCD.dtype)
-            dx_BCD = jax.lax.psum(jnp.einsum("bcv,vd->bcd", dlogits_BCV, unembed_VD), vocab)
-            dunembed_VD += jnp.einsum("bcv,bcd->vd", dlogits_BCV, x_BCD, preferred_element_type=jnp.float32)
-            return (loss_sum + loss, correct_sum + correct, dunembed_VD), dx_BCD
+            x_CD, _, mask_C = xs
+            loss, correct, (logits_CV, log_z_C, is_target_CV) = _chunk_losses(x_CD, unembed_VD, *xs[1:], vocab)
+            dlogits_CV = jnp.exp(logits_CV - log_z_C[..., None]) - is_target_CV
+            dlogits_CV = (dlogits_CV * mask_C[..., None]).astype(x_CD.dtype)
+            dx_CD = jax.lax.psum(jnp.einsum("cv,vd->cd", dlogits_CV, unembed_VD), vocab)
+            dunembed_VD += jnp.einsum("cv,cd->vd", dlogits_CV, x_CD, preferred_element_type=jnp.float32)
+            return (loss_sum + loss, correct_sum + correct, dunembed_VD), dx_CD
 
         start = (jnp.float32(0), jnp.float32(0), jnp.zeros(unembed_VD.shape, jnp.float32))
-        (*sums, dunembed_VD), dx_MBCD = jax.lax.scan(body, start, _split(chunk, *rows))
+        (*sums, dunembed_VD), dx_MCD = jax.lax.scan(body, start, _split(chunk, *rows))
         if cut:  # each device keeps the part that it keeps of the weights
             dunembed_VD = jax.lax.psum_scatter(dunembed_VD, "fsdp", scatter_dimension=1, tiled=True)
             dunembed_VD = jax.lax.psum(dunembed_VD, ("data", "sequence"))
         B, S, D = rows[0].shape
-        dx_BSD = jnp.moveaxis(dx_MBCD, 0, 1).reshape(B, -1, D)[:, :S]
+        dx_BSD = dx_MCD.reshape(-1, D)[: B * S].reshape(B, S, D)
         return jax.lax.psum(tuple(sums), cut), dunembed_VD, dx_BSD
 
     out_specs = (P(), P(vocab, "fsdp"), P(*BATCH))
@@ -141,4 +133,4 @@ def _backward(chunk, residuals, cotangents):
     return (dx_BSD * scale).astype(dx_BSD.dtype), (dunembed_VD * scale).astype(dunembed_VD.dtype), None, None
 
 
-_cross_entropy.defvjp(_forward, _backward)
+cross_entropy.defvjp(_forward, _backward)

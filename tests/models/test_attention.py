@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.models import attention as module
+from imitation_jax.models import kernels
 
 attention = jax.jit(module.attention)
 B, S, H, N, K = 2, 7, 6, 2, 4
@@ -31,13 +32,7 @@ def test_the_definition(heads):
     q, k, v = draw(0, B, S, H, K), draw(1, B, S, N, K), draw(2, B, S, N, K)
     segments = np.array([[1, 1, 1, 2, 2, 2, 0], [1, 2, 2, 2, 2, 2, 2]])
     positions = np.array([[0, 1, 2, 0, 1, 2, 0], [0, 0, 1, 2, 3, 4, 5]])
-    got = attention(
-        q,
-        k,
-        v,
-        positions_BS=positions,
-        segments_BS=segments,
-    )
+    got = attention(q, k, v, positions_BS=positions, segments_BS=segments)
     assert got.shape == q.shape
     np.testing.assert_allclose(got, by_hand(q, k, v, positions, segments), atol=2e-6, rtol=0)
 
@@ -45,44 +40,22 @@ def test_the_definition(heads):
 def test_large_logits_stay_finite():
     q, k, v = 1e4 * draw(0, B, S, H, K), 1e4 * draw(1, B, S, N, K), draw(2, B, S, N, K)
     positions = np.broadcast_to(np.arange(S), (B, S))
-    assert np.isfinite(attention(q, k, v, positions_BS=positions)).all()
+    assert np.isfinite(attention(q, k, v, positions_BS=positions, segments_BS=np.ones((B, S)))).all()
 
 
 def test_bfloat16_in_bfloat16_out():
     q, k, v = (jnp.asarray(draw(i, B, S, H if i == 0 else N, K), jnp.bfloat16) for i in range(3))
     positions = np.broadcast_to(np.arange(S), (B, S))
-    got = attention(q, k, v, positions_BS=positions)
+    got = attention(q, k, v, positions_BS=positions, segments_BS=np.ones((B, S)))
     assert got.dtype == jnp.bfloat16
     exact = by_hand(*(np.asarray(x, np.float32) for x in (q, k, v)), positions, np.ones((B, S)))
     np.testing.assert_allclose(np.asarray(got, np.float32), exact, atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("length", [200, 512])
-def test_by_head_and_block_equals_the_plain_product(monkeypatch, length):
-    """Values and gradients of what one CPU runs and of what a mesh runs, on packed rows, one block and two."""
-    random = np.random.default_rng(0)
-    q, k, v, cotangent = (
-        jnp.asarray(random.normal(size=(2, length, heads, 16)), jnp.float32) for heads in (6, 2, 2, 6)
-    )
-    segments = jnp.asarray(np.sort(random.integers(0, 4, (2, length)), axis=1))
-    positions = jnp.arange(length) - jnp.argmax(segments[:, :, None] == segments[:, None, :], axis=-1)
-
-    def loss(q, k, v):
-        out = module.attention(q, k, v, positions_BS=positions, segments_BS=segments)
-        return jnp.sum(out * cotangent)
-
-    results = []
-    for one_cpu in (True, False):
-        monkeypatch.setattr(module, "on_one_cpu", lambda one_cpu=one_cpu: one_cpu)
-        results.append(jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v))
-    for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize("one_cpu", [True, False])
-def test_branches_see_their_ancestors_and_their_part_of_the_past(monkeypatch, one_cpu):
+@pytest.mark.parametrize("kernel", ["cpu", "xla"])
+def test_branches_see_their_ancestors_and_their_part_of_the_past(monkeypatch, kernel):
     """Against the definition, query by query, in float64: two layers of cache, two blocks of queries and of slots."""
-    monkeypatch.setattr(module, "on_one_cpu", lambda: one_cpu)
+    monkeypatch.setitem(kernels.PLATFORMS, "cpu", kernel)
     L, B, S, T = 2, 2, 512, 512
     random = np.random.default_rng(1)
     q, k, v = draw(0, B, S, H, K), draw(1, B, S, N, K), draw(2, B, S, N, K)

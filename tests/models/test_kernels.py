@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
+from imitation_jax.models import kernels
 from imitation_jax.models.attention import attention
 from imitation_jax.models.families import gpt2, llama
+from imitation_jax.models.kernels import xla
 from imitation_jax.parallel.mesh import AXES, make_mesh
 
 
@@ -51,6 +53,47 @@ def test_a_kernel_equals_plain_attention(kernel, mesh, length, head_dim, heads):
         ours = gradients(q, k, v, kernel)
     for got, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [200, 512])
+def test_blocks_of_queries_on_one_cpu_equal_plain_attention(length):
+    """One block and two."""
+    random = np.random.default_rng(0)
+    q, k, v, cotangent = (
+        jnp.asarray(random.normal(size=(2, length, heads, 16)), jnp.float32) for heads in (6, 2, 2, 6)
+    )
+    segments = jnp.asarray(np.sort(random.integers(0, 4, (2, length)), axis=1))
+    positions = jnp.arange(length) - jnp.argmax(segments[:, :, None] == segments[:, None, :], axis=-1)
+
+    def loss(q, k, v, kernel):
+        out = attention(q, k, v, positions_BS=positions, segments_BS=segments, kernel=kernel)
+        return jnp.sum(out * cotangent)
+
+    gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)), static_argnums=3)
+    for ours, plain in zip(
+        jax.tree.leaves(gradients(q, k, v, "cpu")), jax.tree.leaves(gradients(q, k, v, "xla")), strict=True
+    ):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "spec"), [("cpu", "fsdp=8"), ("triton", "sequence=2,tensor=4")], ids=["cpu", "triton"]
+)
+def test_a_kernel_refuses_a_mesh_in_one_line_and_auto_does_without_it(kernel, spec, monkeypatch, refused):
+    monkeypatch.setitem(kernels.PLATFORMS, "cpu", kernel)
+    with jax.set_mesh(make_mesh(spec)):
+        assert kernels.function("attention") is xla.attention
+        with refused(ValueError, f"attention={kernel}: does not work on a mesh of {spec.replace(',', ', ')}"):
+            kernels.function("attention", kernel)
+
+
+def test_a_kernel_is_a_file_of_its_own(tmp_path, monkeypatch):
+    """On the path of the folder, as a file in it is; what it lacks is XLA's."""
+    (tmp_path / "toy.py").write_text("def takes(mesh):\n    return True\n\n\ndef linear(x, w):\n    return -x @ w\n")
+    monkeypatch.setattr(kernels, "__path__", [*kernels.__path__, str(tmp_path)])
+    x, w = jnp.ones((1, 1, 2)), jnp.ones((2, 3))
+    np.testing.assert_array_equal(kernels.function("linear", "toy")(x, w), -2 * np.ones((1, 1, 3)))
+    assert kernels.function("attention", "toy") is xla.attention
 
 
 @pytest.mark.parametrize(

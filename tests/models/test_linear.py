@@ -4,8 +4,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from imitation_jax.models.decoder import linear
 from imitation_jax.models.families.gpt2 import plus
-from imitation_jax.models.linear import linear
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH
 

@@ -20,6 +20,7 @@ from imitation_jax.models.decoder import (  # noqa: F401
     hidden_branches,
     hidden_cached,
     init,
+    linear,
     logits,
     look_up,
     normal,
@@ -30,7 +31,6 @@ from imitation_jax.models.decoder import (  # noqa: F401
 
 # With these the functions over plain parameters that every family has: see `decoder` and `kv_cache`.
 from imitation_jax.models.kv_cache import continue_cache, extend_cache, fill_cache, init_cache  # noqa: F401
-from imitation_jax.models.linear import linear
 from imitation_jax.parallel.sharding import constrain
 
 
