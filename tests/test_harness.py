@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.inference.requests import ScoreRequest
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.tokenizers.chat_template import load_template
@@ -43,7 +44,7 @@ def tiny(tiny_tokenizer, tmp_path_factory) -> str:
         drawn = np.ones(leaf.shape) if "norm" in str(path[-1]) else rng.normal(0, 0.2, leaf.shape)
         return jax.numpy.asarray(drawn, leaf.dtype)
 
-    params = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda: llama.init(config, jax.random.key(0))))
+    params = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda: decoder.init(config, jax.random.key(0))))
     folder = tmp_path_factory.mktemp("tiny")
     save_model(LoadedModel(llama, config, params, tokenizer, load_template("model", tokenizer)), f"hf:{folder}")
     return str(folder)

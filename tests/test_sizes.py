@@ -9,6 +9,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
+from imitation_jax.models import decoder
 from imitation_jax.models.families import gpt2, llama
 from imitation_jax.parallel.mesh import parse_mesh
 from imitation_jax.parallel.sharding import shardings
@@ -52,7 +53,7 @@ def load(name, variant=""):
 def architecture(name):
     """The family, the preset and its abstract weights."""
     family = gpt2 if name in gpt2.PRESETS else llama
-    return family, family.PRESETS[name], jax.eval_shape(lambda: family.init(family.PRESETS[name], jax.random.key(0)))
+    return family, family.PRESETS[name], jax.eval_shape(lambda: decoder.init(family.PRESETS[name], jax.random.key(0)))
 
 
 def chips(topology):

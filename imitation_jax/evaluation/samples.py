@@ -10,7 +10,7 @@ from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.input import token_cache
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest
-from imitation_jax.models.load import LoadedModel
+from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.training.config import sources
 
 LOOK_AT = 1000  # rows of a dataset: one of plain text holds no dialogue

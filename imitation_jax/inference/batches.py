@@ -13,7 +13,7 @@ from imitation_jax.inference import generate, prefixes
 from imitation_jax.inference.memory import Memory, power
 from imitation_jax.inference.prefixes import Step, order
 from imitation_jax.models.attention import KEY_BLOCK
-from imitation_jax.models.load import LoadedModel
+from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.parallel.mesh import AXES, make_mesh
 from imitation_jax.parallel.sharding import path_of, shardings
 
@@ -25,7 +25,7 @@ class Runner:
     """What scoring and generating share; the arguments are those of `Engine`.
 
     Attributes:
-      model: (family, config, weights), what every jitted step begins with.
+      model: (config, weights), what every jitted step begins with.
       mesh: without a sequence axis.
       dtype: of the computation.
       ways: devices of the batch axes.
@@ -38,7 +38,7 @@ class Runner:
         self.dtype = jnp.dtype(compute_dtype)
         self.batch_size = batch_size
         self.tokens_forwarded = 0
-        self.model = (model.family, model.config, self._place(model))
+        self.model = (model.config, self._place(model))
         self.ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self._memory_gib = memory_gib
 
@@ -50,7 +50,7 @@ class Runner:
     def empty_cache(self, rows: int, slots: int) -> dict[str, jax.Array]:
         """A key/value cache on the mesh."""
         with jax.set_mesh(self.mesh):
-            return generate.empty_cache(*self.model[:2], rows=rows, slots=slots, dtype=self.dtype)
+            return generate.empty_cache(self.model[0], rows=rows, slots=slots, dtype=self.dtype)
 
     def prepare(
         self, by_sequence: dict[bytes, list], first: dict[bytes, int], held: int = 0
@@ -82,7 +82,7 @@ class Runner:
         while True:
             steps = list(prefixes.plan(sequences, wanted, capacity, self.ways))
             # What a step keeps lies behind the path; a few lengths serve all request sets.
-            slots = power(max((step.at for step in steps), default=0) + capacity, KEY_BLOCK)
+            slots = power(max((step.slot for step in steps), default=0) + capacity, KEY_BLOCK)
             needed = held + self.memory.needed(capacity, slots)
             if needed <= self.memory.budget:
                 break
@@ -96,9 +96,9 @@ class Runner:
         shape = (self.ways, power(max(len(row.tokens) for row in step.rows), 64))
         rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "positions", "ends", "seen")}
         rows["ends"][:] = np.arange(1, shape[1] + 1)  # padding sees itself
-        for at, row in enumerate(step.rows):
-            for name, filled in rows.items():
-                filled[at, : len(row.tokens)] = getattr(row, name)
+        for number, row in enumerate(step.rows):
+            for name, array in rows.items():
+                array[number, : len(row.tokens)] = getattr(row, name)
         self.tokens_forwarded += shape[0] * shape[1]
         return rows, shape
 
@@ -113,8 +113,8 @@ class Runner:
         return size
 
     def held(self, rows: int, slots: int) -> int:
-        """Bytes of a cache on each device, and of the rows that `generate.check` copies."""
-        return (rows + min(rows, generate.GUESSED_ROWS)) * slots // self.ways * self.memory.slot
+        """Bytes of a cache on each device, and of the rows that `generate.verify` copies."""
+        return (rows + min(rows, generate.DRAFT_ROWS)) * slots // self.ways * self.memory.slot
 
     def _place(self, model: LoadedModel) -> Any:
         """The weights on the mesh, those of matrix products in the compute dtype so that no step casts them again."""

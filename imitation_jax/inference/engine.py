@@ -1,7 +1,7 @@
-"""The face of inference: token requests in, results out.
+"""The interface of inference: lists of token requests in, scores and generations out.
 
-prefixes.py says what is computed together, runner.py makes batches of it, score.py and generate.py compute them,
-session.py keeps rows of texts going; here requests are checked, and places in batches become results.
+Requests are checked here. prefixes.py says what is computed together, batches.py makes batches of it within the memory,
+score.py and generate.py hold the jitted steps, session.py keeps rows of texts going.
 """
 
 import functools
@@ -17,10 +17,11 @@ from jax.sharding import Mesh
 from imitation_jax.inference import score
 from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.memory import GIB, power
+from imitation_jax.inference.prefixes import Step
 from imitation_jax.inference.requests import GenerateRequest, Generation, Score, ScoreRequest, TokenScore
-from imitation_jax.inference.sequence import Writer
+from imitation_jax.inference.sequence import SequenceState
 from imitation_jax.inference.session import Session
-from imitation_jax.models.load import LoadedModel
+from imitation_jax.models.loaded_model import LoadedModel
 
 
 class Engine:
@@ -102,7 +103,9 @@ class Engine:
             sequence does not fit the memory.
         """
         results = _Results(len(requests), on_result)
-        asked: dict[bytes, list[tuple[int, int]]] = defaultdict(list)  # what is read -> (request, first place asked)
+        # By what is read, the request and the place of the token that comes before its continuation.
+        asked: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+        unfinished: dict[int, _PartialScore] = {}
         for index, request in enumerate(requests):
             if not 0 <= (request.alternatives or 0) <= score.ALTERNATIVES:
                 raise ValueError(f"request {index}: {request.alternatives} alternatives, at most {score.ALTERNATIVES}")
@@ -110,72 +113,34 @@ class Engine:
                 results.put(index, Score(0.0, True, 0))
                 continue
             context = self._context(request.context, index)
-            length = len(context) + len(request.continuation) - 1
-            if length > self.config.max_position_embeddings:
-                raise ValueError(
-                    f"request {index}: a context of {len(context)} tokens and a continuation of "
-                    f"{len(request.continuation)} do not fit the model's {self.config.max_position_embeddings} "
-                    "positions; shorten the context"
-                )
-            self._check_ids(request.continuation, index)
-            self._check_ids(context, index)
-            read = np.empty(length, np.int32)
-            read[: len(context)] = context
-            read[len(context) :] = request.continuation[:-1]
-            asked[read.tobytes()].append((index, len(context) - 1))
-        first = {key: min(start for _, start in those) for key, those in asked.items()}
-        left = {index: len(requests[index].continuation) for those in asked.values() for index, _ in those}
-        sums, all_greedy, each = defaultdict(list), defaultdict(lambda: True), defaultdict(list)
+            asked[self._read(context, request.continuation, index)].append((index, len(context) - 1))
+            unfinished[index] = _PartialScore(request)
+        first = {sequence: min(start for _, start in places) for sequence, places in asked.items()}
         alternatives = score.ALTERNATIVES if any(request.alternatives for request in requests) else 0
 
         runner = self._runner
         members, steps, cache = runner.prepare(asked, first, beside.held if beside else 0)
         for step in steps:
             rows, shape = runner.rows(step)
-            pieces, entries = [], []
-            for row, part in ((row, part) for row, filled in enumerate(step.rows) for part in filled.parts):
-                stop = part.start + len(part.places)
-                for index, start in members[part.sequence]:
-                    begin = max(start, part.start)
-                    if begin < stop:
-                        targets = requests[index].continuation[begin - start : stop - start]
-                        places = part.places[begin - part.start :]
-                        pieces.append((index, len(targets)))
-                        entries.append(np.stack([np.full_like(places, row), places, np.asarray(targets, np.int32)]))
-            count = sum(size for _, size in pieces)
-            size = max(shape[0] * shape[1], 1 << (count - 1).bit_length() if count else 0, score.CHUNK)
-            asked_3M = np.zeros((3, -(-size // score.CHUNK) * score.CHUNK), np.int32)
-            if entries:
-                asked_3M[:, :count] = np.concatenate(entries, axis=1)
+            pieces, asked_M, count = _asked_tokens(step, shape, members, requests)
             with jax.set_mesh(self.mesh):
                 cache, *scored = score.score_step(
                     *runner.model,
                     cache,
                     rows,
-                    np.int32(step.at),
-                    dict(zip(("row", "place", "target"), asked_3M, strict=True)),
+                    np.int32(step.slot),
+                    asked_M,
                     np.int32(count),
                     alternatives=alternatives,
                     dtype=runner.dtype,
                 )
-            if not pieces:
-                continue  # nobody waits for it
-            logprob_M, greedy_M, likely_MA, likely_logprob_MA = (np.asarray(array) for array in scored)
+            scored = [np.asarray(array) for array in scored] if pieces else []
             end = 0
             for index, size in pieces:
                 start, end = end, end + size
-                sums[index].append(logprob_M[start:end].sum(dtype=np.float64))
-                all_greedy[index] &= bool(greedy_M[start:end].all())
-                request = requests[index]
-                if request.alternatives is not None:
-                    for place in range(start, end):
-                        those = place, slice(request.alternatives)
-                        likely = zip(likely_MA[those].tolist(), likely_logprob_MA[those].tolist(), strict=True)
-                        each[index].append(TokenScore(float(logprob_M[place]), dict(likely)))
-                left[index] -= size
-                if not left[index]:
-                    logprob, tokens = math.fsum(sums.pop(index)), len(request.continuation)
-                    results.put(index, Score(logprob, all_greedy.pop(index), tokens, each.pop(index, ())))
+                if result := unfinished[index].add(*(array[start:end] for array in scored)):
+                    del unfinished[index]
+                    results.put(index, result)
         return results.values
 
     def generate(
@@ -196,18 +161,18 @@ class Engine:
             does not fit the memory.
         """
         results = _Results(len(requests), on_result)
-        classes: dict[int, list[Writer]] = defaultdict(list)
+        by_slots: dict[int, list[SequenceState]] = defaultdict(list)
         for index, request in enumerate(requests):
-            writer = self._writer(request, index)
-            classes[power(len(writer.prompt) + writer.limit, 128)].append(writer)
+            sequence = self._start(request, index)
+            by_slots[power(len(sequence.prompt) + sequence.limit, 128)].append(sequence)
         # A long text needs a long cache, which all rows of a batch would have to have.
-        for slots in sorted(classes, reverse=True):
-            session = self.session(min(self._runner.batch_size, len(classes[slots])), slots)
-            session.take(classes[slots])
+        for slots in sorted(by_slots, reverse=True):
+            session = self.session(min(self._runner.batch_size, len(by_slots[slots])), slots)
+            session.take(by_slots[slots])
             while moved := session.step():
-                for writer, generation in moved:
+                for sequence, generation in moved:
                     if generation is not None:
-                        results.put(writer.index, generation)
+                        results.put(sequence.index, generation)
         return results.values
 
     def session(self, rows: int, slots: int) -> Session:
@@ -217,10 +182,10 @@ class Engine:
           rows: texts at a time; fewer where the memory does not hold them.
           slots: tokens that a prompt and what is written after it may have together.
         """
-        return Session(self._runner, self._writer, self._pauses, rows, slots)
+        return Session(self._runner, self._start, self._stop_mask, rows, slots)
 
-    def _writer(self, request: GenerateRequest, index: int) -> Writer:
-        """The request's text before it begins."""
+    def _start(self, request: GenerateRequest, index: int) -> SequenceState:
+        """The state of a request of which nothing is read yet."""
         prompt = self._context(request.prompt, index)
         self._check_ids(prompt, index)
         room = self.config.max_position_embeddings - len(prompt)
@@ -236,19 +201,34 @@ class Engine:
         named = map(self.tokenizer.token_to_id, request.stop)  # special tokens are no part of the decoded text
         stop_ids = frozenset(i for i in named if i in self.tokenizer.special_ids)
         stop_ids |= self._stop_ids if request.stop_ids is None else request.stop_ids
-        return Writer(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
+        return SequenceState(index, request, prompt, min(request.max_new_tokens, room), stop_ids, self.tokenizer)
 
-    def _pauses(self, stop_ids: frozenset[int], stops: tuple[str, ...]) -> np.ndarray:
+    def _stop_mask(self, stop_ids: frozenset[int], stops: tuple[str, ...]) -> np.ndarray:
         """(V,) bool: stop ids, and all tokens whose own text holds a stop string."""
-        pauses_V = np.zeros(self.config.vocab_size, bool)
-        pauses_V[np.array([i for i in stop_ids if 0 <= i < len(pauses_V)], int)] = True
+        stop_mask_V = np.zeros(self.config.vocab_size, bool)
+        stop_mask_V[np.array([i for i in stop_ids if 0 <= i < len(stop_mask_V)], int)] = True
         if stops:
-            pauses_V[: len(self._pieces)] |= [any(stop in piece for stop in stops) for piece in self._pieces]
-        return pauses_V
+            stop_mask_V[: len(self._pieces)] |= [any(stop in piece for stop in stops) for piece in self._pieces]
+        return stop_mask_V
 
     @functools.cached_property
     def _pieces(self) -> list[str]:
         return [self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size)]
+
+    def _read(self, context: Sequence[int], continuation: Sequence[int], index: int) -> bytes:
+        """The int32 ids that are read to score a continuation: all but its last token."""
+        length = len(context) + len(continuation) - 1
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"request {index}: a context of {len(context)} tokens and a continuation of {len(continuation)} do not "
+                f"fit the model's {self.config.max_position_embeddings} positions; shorten the context"
+            )
+        self._check_ids(continuation, index)
+        self._check_ids(context, index)
+        read = np.empty(length, np.int32)
+        read[: len(context)] = context
+        read[len(context) :] = continuation[:-1]
+        return read.tobytes()
 
     def _context(self, ids: Sequence[int], index: int) -> Sequence[int]:
         if len(ids):
@@ -263,6 +243,63 @@ class Engine:
         if not 0 <= min(ids) <= max(ids) < size:
             wrong = next(i for i in ids if not 0 <= i < size)
             raise ValueError(f"request {index}: token id {wrong} is not in the model's vocabulary of {size}")
+
+
+def _asked_tokens(
+    step: Step, shape: tuple[int, int], members: list[list[tuple[int, int]]], requests: Sequence[ScoreRequest]
+) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], int]:
+    """What `score_step` is asked in a step.
+
+    Args:
+      step, shape: the step, and that of its rows.
+      members: the (request, place before its continuation) that belong to each sequence.
+
+    Returns:
+      (request, number of tokens) in the order of the asked tokens, these as `asked_M`, and how many they are.
+    """
+    pieces, entries = [], []
+    for number, row in enumerate(step.rows):
+        for part in row.parts:
+            stop = part.start + len(part.places)
+            for index, start in members[part.sequence]:
+                begin = max(start, part.start)
+                if begin < stop:
+                    targets = requests[index].continuation[begin - start : stop - start]
+                    places = part.places[begin - part.start :]
+                    pieces.append((index, len(targets)))
+                    entries.append(np.stack([np.full_like(places, number), places, np.asarray(targets, np.int32)]))
+    count = sum(size for _, size in pieces)
+    # A few sizes serve all steps.
+    size = max(shape[0] * shape[1], 1 << (count - 1).bit_length() if count else 0, score.CHUNK)
+    asked_3M = np.zeros((3, -(-size // score.CHUNK) * score.CHUNK), np.int32)
+    if entries:
+        asked_3M[:, :count] = np.concatenate(entries, axis=1)
+    return pieces, dict(zip(("row", "place", "target"), asked_3M, strict=True)), count
+
+
+class _PartialScore:
+    """A score request while its tokens are computed, perhaps in several steps, from the first to the last."""
+
+    def __init__(self, request: ScoreRequest):
+        self._request, self._left = request, len(request.continuation)
+        self._sums: list[float] = []
+        self._greedy = True
+        self._each: list[TokenScore] = []
+
+    def add(
+        self, logprob_M: np.ndarray, greedy_M: np.ndarray, likely_MA: np.ndarray, likely_logprob_MA: np.ndarray
+    ) -> Score | None:
+        """Takes the next tokens' scores; returns the request's with the last one's."""
+        self._sums.append(logprob_M.sum(dtype=np.float64))
+        self._greedy &= bool(greedy_M.all())
+        if (count := self._request.alternatives) is not None:
+            for logprob, ids, logprobs in zip(logprob_M, likely_MA, likely_logprob_MA, strict=True):
+                likely = dict(zip(ids[:count].tolist(), logprobs[:count].tolist(), strict=True))
+                self._each.append(TokenScore(float(logprob), likely))
+        self._left -= len(logprob_M)
+        if self._left:
+            return None
+        return Score(math.fsum(self._sums), self._greedy, len(self._request.continuation), tuple(self._each))
 
 
 class _Results:

@@ -1,10 +1,11 @@
-"""The jitted generation loop: fill a key/value cache, then choose tokens one position at a time, or check a guess.
+"""The jitted steps of generation: prefill reads prompts, decode writes tokens, verify checks drafted tokens.
 
-Legend: B rows, S positions, V vocabulary, C steps of a chunk, R rows whose texts are guessed.
+All work on a key/value cache with a row for each text; session.py decides which text has which row.
+
+Legend: B rows, S positions, V vocabulary, C decoded tokens of a row, R rows with a draft.
 """
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,137 +13,122 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from imitation_jax.inference.sampling import choose
+from imitation_jax.models import decoder, kv_cache
+from imitation_jax.models.kv_cache import Cache
 from imitation_jax.parallel.sharding import constrain
 
-# Steps on the device between two looks of the host at what was written.
+# Steps on the device before the host looks at what was written.
 CHUNK = 16
-NOTHING = -1
-# When no more rows than these are left, what they will say is guessed, so many tokens with the last one known.
-GUESSED_ROWS = 4
-GUESS = 16
+NO_TOKEN = -1
+# When no more rows than these are left, their next tokens are drafted: so many, with the last known one in front.
+DRAFT_ROWS = 4
+DRAFT_LENGTH = 16
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "rows", "slots", "dtype"))
-def empty_cache(family: ModuleType, config: Any, *, rows: int, slots: int, dtype: Any) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "dtype"))
+def empty_cache(config: Any, *, rows: int, slots: int, dtype: Any) -> Cache:
     """A cache that is born on the mesh."""
-    return family.init_cache(config, rows, slots, dtype)
+    return kv_cache.init_cache(config, rows, slots, dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="cache")
 def prefill(
-    family: ModuleType,
-    config: Any,
-    params: Any,
-    cache: dict[str, jax.Array],
-    rows: dict[str, jax.Array],
-    at: jax.Array,
-    *,
-    dtype: Any,
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    config: Any, params: Any, cache: Cache, rows: dict[str, jax.Array], slot: jax.Array, *, dtype: Any
+) -> tuple[Cache, Cache]:
     """Computes a step of `prefixes.plan`; the arguments are those of `score_step`.
 
     Returns:
       The cache of one row, and the keys and values of the step's tokens, for `fill`.
     """
-    _, new = family.hidden_branches(
+    _, new = decoder.hidden_branches(
         config, params, rows["tokens"], rows["positions"], rows["ends"], rows["seen"], cache, dtype=dtype
     )
-    return family.continue_cache(cache, new, at), new
+    return kv_cache.continue_cache(cache, new, slot), new
 
 
-@functools.partial(jax.jit, static_argnames="family", donate_argnames="cache")
-def fill(family: ModuleType, cache: dict[str, jax.Array], row: jax.Array, *branch: Any) -> dict[str, jax.Array]:
-    """The family's `fill_cache` in place."""
-    return family.fill_cache(cache, row, *branch)
+fill = jax.jit(kv_cache.fill_cache, donate_argnames="cache")
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="cache")
 def decode(
-    family: ModuleType,
     config: Any,
     params: Any,
-    cache: dict[str, jax.Array],
+    cache: Cache,
     rows: dict[str, jax.Array],
-    pauses_BV: jax.Array,
-    most: jax.Array,
-    enough: jax.Array,
+    stop_mask_BV: jax.Array,
+    max_steps: jax.Array,
+    enough_done: jax.Array,
     *,
     dtype: Any,
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """Further tokens of each row.
+) -> tuple[Cache, jax.Array, jax.Array]:
+    """Up to `max_steps` further tokens of each row.
 
     Args:
-      family, config, params: the model, as in LoadedModel.
-      cache: holds each row's slots before its `position`, and perhaps more rows; given up to this call.
+      config, params: the model.
+      cache: holds each row's slots before its `position`, and perhaps more rows; donated.
       rows: (B,) arrays: int32 "token", the last one known, and "position", its position; int32 "last", the position
         from which the row's last token is chosen; bool "done"; and "temperature", "top_p", "seed" as `choose` takes
         them.
-      pauses_BV: bool; tokens after which a row waits for the host, which knows whether the text ends there.
-      most: int32, so many tokens, CHUNK or less.
-      enough: int32; stops early when so many rows are done or wait.
+      stop_mask_BV: bool; tokens after which a row waits for the host, which knows whether the text ends there.
+      max_steps: int32, at most CHUNK.
+      enough_done: int32; decoding stops early when so many rows are done or wait.
       dtype: of the computation.
 
     Returns:
-      The cache, (B, C) int32 tokens with NOTHING after a row's pause, and their (B, C) float32 log-probabilities.
+      The cache, (B, C) int32 tokens with NO_TOKEN after a row's stop, and their (B, C) float32 log-probabilities.
     """
-    count = rows["token"].shape[0]
+    B = rows["token"].shape[0]
 
     def body(state):
         step, token_B, position_B, done_B, cache, tokens_BC, logprobs_BC = state
-        x_BSD, new = family.hidden_cached(config, params, token_B[:, None], position_B, cache, dtype=dtype)
-        cache = family.extend_cache(cache, new, jnp.arange(count), position_B)
-        logits_BV = family.logits(params, x_BSD)[:, 0]
+        x_BSD, new = decoder.hidden_cached(config, params, token_B[:, None], position_B, cache, dtype=dtype)
+        cache = kv_cache.extend_cache(cache, new, jnp.arange(B), position_B)
+        logits_BV = decoder.logits(params, x_BSD)[:, 0]
         token_B, logprob_B = choose(logits_BV, rows["temperature"], rows["top_p"], rows["seed"], position_B + 1)
-        tokens_BC = tokens_BC.at[:, step].set(jnp.where(done_B, NOTHING, token_B))
+        tokens_BC = tokens_BC.at[:, step].set(jnp.where(done_B, NO_TOKEN, token_B))
         logprobs_BC = logprobs_BC.at[:, step].set(logprob_B)
-        done_B |= pauses_BV[jnp.arange(count), token_B] | (position_B >= rows["last"])
+        done_B |= stop_mask_BV[jnp.arange(B), token_B] | (position_B >= rows["last"])
         return step + 1, token_B, position_B + 1, done_B, cache, tokens_BC, logprobs_BC
 
-    state = (
-        0,
-        rows["token"],
-        rows["position"],
-        rows["done"],
-        cache,
-        jnp.full((count, CHUNK), NOTHING, jnp.int32),
-        jnp.zeros((count, CHUNK), jnp.float32),
-    )
-    state = jax.lax.while_loop(lambda state: (state[0] < most) & (jnp.sum(state[3]) < enough), body, state)
+    tokens_BC, logprobs_BC = jnp.full((B, CHUNK), NO_TOKEN, jnp.int32), jnp.zeros((B, CHUNK), jnp.float32)
+    state = (0, rows["token"], rows["position"], rows["done"], cache, tokens_BC, logprobs_BC)
+    state = jax.lax.while_loop(lambda state: (state[0] < max_steps) & (jnp.sum(state[3]) < enough_done), body, state)
     *_, cache, tokens_BC, logprobs_BC = state
     return cache, constrain(tokens_BC, P()), constrain(logprobs_BC, P())
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "dtype"), donate_argnames="cache")
-def check(
-    family: ModuleType,
+@functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="cache")
+def verify(
     config: Any,
     params: Any,
-    cache: dict[str, jax.Array],
+    cache: Cache,
     row_R: jax.Array,
-    tokens_RS: jax.Array,
+    draft_RS: jax.Array,
     rows: dict[str, jax.Array],
     *,
     dtype: Any,
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """What follows each of some given tokens, in one step: as long as that is the next one given, `decode` says it too.
+) -> tuple[Cache, jax.Array, jax.Array]:
+    """What the model itself chooses after each token of a draft, in one step (speculative decoding).
+
+    As long as the token it chooses is the next one of the draft, `decode` would have written it too.
 
     Args:
-      family, config, params, cache: as in `decode`.
+      config, params, cache: as in `decode`.
       row_R: int32, which rows of the cache.
-      tokens_RS: int32, the last token known of each, and a guess of those after it.
+      draft_RS: int32, the last token known of each, and the drafted ones after it.
       rows: as in `decode`, (R,) arrays.
       dtype: of the computation.
 
     Returns:
-      The cache with all of these tokens, (R, S) int32 tokens, and their (R, S) float32 log-probabilities.
+      The cache with all tokens of the draft, (R, S) int32 tokens, and their (R, S) float32 log-probabilities.
     """
-    R, S = tokens_RS.shape
+    R, S = draft_RS.shape
     past = {name: leaf[:, row_R] for name, leaf in cache.items()}
-    x_RSD, new = family.hidden_cached(config, params, tokens_RS, rows["position"], past, dtype=dtype)
-    cache = family.extend_cache(cache, new, row_R, rows["position"])
-    logits_RSV = family.logits(params, x_RSD)
+    x_RSD, new = decoder.hidden_cached(config, params, draft_RS, rows["position"], past, dtype=dtype)
+    cache = kv_cache.extend_cache(cache, new, row_R, rows["position"])
+    logits_RSV = decoder.logits(params, x_RSD)
     position_RS = rows["position"][:, None] + 1 + jnp.arange(S)
-    how = [jnp.repeat(rows[name], S) for name in ("temperature", "top_p", "seed")]
-    chosen = choose(logits_RSV.reshape(R * S, -1), *how, position_RS.reshape(-1))
+    settings = [jnp.repeat(rows[name], S) for name in ("temperature", "top_p", "seed")]
+    chosen = choose(logits_RSV.reshape(R * S, -1), *settings, position_RS.reshape(-1))
     tokens_RS, logprobs_RS = (constrain(each.reshape(R, S), P()) for each in chosen)
     return cache, tokens_RS, logprobs_RS

@@ -1,7 +1,6 @@
 """How much of a device's memory caches and activations may take, and what batches need of it."""
 
 import os
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from imitation_jax.inference import generate, score
+from imitation_jax.models import decoder, kv_cache
 
 GIB = 2**30
 
@@ -22,29 +22,27 @@ class Memory:
       slot: of one token's keys and values.
     """
 
-    def __init__(
-        self, family: ModuleType, config: Any, params: Any, dtype: Any, mesh: Mesh, batch_size: int, gib: float
-    ):
+    def __init__(self, config: Any, params: Any, dtype: Any, mesh: Mesh, batch_size: int, gib: float):
         """Args:
-        family, config, params: the model, as in LoadedModel.
+        config, params: the model.
         dtype: of the computation.
         batch_size: rows that are generated at a time.
         gib: the budget; 0 for half of what an accelerator has left, or a quarter of a machine's memory on its CPU.
         """
         tensor = mesh.shape["tensor"]
-        cache = jax.eval_shape(lambda: family.init_cache(config, 1, 1, dtype))
-        self.budget = gib * GIB or _found(mesh)
+        cache = jax.eval_shape(lambda: kv_cache.init_cache(config, 1, 1, dtype))
+        self.budget = gib * GIB or _available(mesh)
         self.slot = sum(map(_size, jax.tree.leaves(cache))) // tensor
         # Of a step's token: what the matrices of a layer return, twice in float32, and keys and values, thrice.
         weights = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
         self._token = 8 * weights // config.hidden_size + 3 * self.slot
         # Of logits: three times a chunk's when scoring, six times the rows' when drawing.
-        drawn = max(power(batch_size, 1), generate.GUESSED_ROWS * generate.GUESS)
+        drawn = max(power(batch_size, 1), generate.DRAFT_ROWS * generate.DRAFT_LENGTH)
         self._fixed = 4 * max(3 * score.CHUNK, 6 * drawn) * config.vocab_size
         if mesh.shape["fsdp"] > 1:
             # Weights that a device gathers to use them: two layers and the embedding.
             layer = sum(_size(leaf) // leaf.shape[0] for leaf in jax.tree.leaves(params["layers"]))
-            self._fixed += (2 * layer + _size(family.unembedding(params))) // tensor
+            self._fixed += (2 * layer + _size(decoder.unembedding(params))) // tensor
 
     def needed(self, capacity: int, slots: int) -> int:
         """Of steps of `capacity` tokens a row and a cache of `slots` slots."""
@@ -62,14 +60,14 @@ def _size(leaf: Any) -> int:
     return leaf.size * leaf.dtype.itemsize
 
 
-def _found(mesh: Mesh) -> float:
+def _available(mesh: Mesh) -> float:
     stats = mesh.local_devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        found = (stats["bytes_limit"] - stats["bytes_in_use"]) / 2
+        available = (stats["bytes_limit"] - stats["bytes_in_use"]) / 2
     else:  # what is free now would count the disk's cache as taken
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4 / len(mesh.local_devices)
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4 / len(mesh.local_devices)
     # Hosts must come to the same plan.
-    return float(np.min(multihost_utils.process_allgather(np.float32(found))))
+    return float(np.min(multihost_utils.process_allgather(np.float32(available))))
 
 
 def power(count: int, least: int) -> int:

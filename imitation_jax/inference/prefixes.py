@@ -1,9 +1,9 @@
-"""What is computed once: sequences as a prefix tree, its common beginnings cached, its branches packed into rows.
+"""Prefix sharing: sequences as a tree of common beginnings, in steps that compute every token of the tree once.
 
 One cache holds one path from the root at a time, a token's slot being its depth. The path follows the heaviest child
 as long as what hangs below does not fit a row; the branches that fit are packed into rows by best fit, wherever on the
 path they hang, and read the part of the cache that they continue. Branches that do not fit come after them, the deepest
-first, each as a path that writes over the slots behind its fork. So every token of the tree is computed once.
+first, each as a path that writes over the slots behind its fork.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,10 +33,10 @@ class Row(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Rows to run at a time. Slots of the cache from `at` on are free: there the first row is kept."""
+    """Rows to run at a time. Slots of the cache from `slot` on are free: there the first row is kept."""
 
     rows: list[Row]
-    at: int
+    slot: int
 
 
 class _Branch(NamedTuple):
@@ -84,7 +84,7 @@ def plan(sequences: Sequence[np.ndarray], wanted: Sequence[int], capacity: int, 
 
 
 class _Tree:
-    """The prefix tree of sorted sequences, as the lengths of what neighbours share."""
+    """The prefix tree of sorted sequences, kept as how many tokens each shares with the one before."""
 
     def __init__(self, sequences: Sequence[np.ndarray], wanted: np.ndarray):
         self.sequences, self.wanted = sequences, wanted

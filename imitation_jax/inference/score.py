@@ -4,7 +4,6 @@ Legend: B rows, S positions, D model, V vocabulary, M asked tokens, C asked toke
 """
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,64 +11,65 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from imitation_jax.inference.sampling import log_probability, most_likely
+from imitation_jax.models import decoder, kv_cache
+from imitation_jax.models.kv_cache import Cache
 from imitation_jax.parallel.sharding import constrain
 
 # Asked tokens whose logits exist at a time.
 CHUNK = 64
-# The most tokens that can be told to be likelier in an asked one's place.
+# The most alternatives that a request may ask for.
 ALTERNATIVES = 20
 
 
-@functools.partial(jax.jit, static_argnames=("family", "config", "alternatives", "dtype"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("config", "alternatives", "dtype"), donate_argnames="cache")
 def score_step(
-    family: ModuleType,
     config: Any,
     params: Any,
-    cache: dict[str, jax.Array],
+    cache: Cache,
     rows: dict[str, jax.Array],
-    at: jax.Array,
+    slot: jax.Array,
     asked_M: dict[str, jax.Array],
     count: jax.Array,
     *,
     alternatives: int = 0,
     dtype: Any,
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[Cache, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Computes a step of `prefixes.plan`. Logits exist for asked places only, `CHUNK` at a time.
 
     Args:
-      family, config, params: the model, as in LoadedModel.
-      cache: of one row, as `hidden_branches` takes it; given up to this call.
+      config, params: the model.
+      cache: of one row, as `hidden_branches` takes it; donated.
       rows: int32 (B, S) "tokens", "positions", "ends" and "seen", as `hidden_branches` takes them.
-      at: int32, the slot from which on the first row is kept in the cache.
+      slot: int32, from which on the first row is kept in the cache.
       asked_M: int32 "row", "place" and "target": what is the log-probability of `target` after the token at
         (row, place)? M is a multiple of CHUNK; entries from `count` on are padding.
       count: how many are asked.
-      alternatives: how many of the most likely tokens are told.
+      alternatives: how many of the most likely tokens are returned for each, A.
       dtype: of the computation.
 
     Returns:
       The cache, (M,) float32 log-probabilities, and whether `target` is the most likely token there; (M, A) int32 most
       likely tokens, falling, and their float32 log-probabilities. Zeros in padding.
     """
-    x_BSD, new = family.hidden_branches(
+    x_BSD, new = decoder.hidden_branches(
         config, params, rows["tokens"], rows["positions"], rows["ends"], rows["seen"], cache, dtype=dtype
     )
 
     def body(state):
-        start, *found = state
+        start, *scored = state
         asked_C = {name: jax.lax.dynamic_slice_in_dim(ids, start, CHUNK) for name, ids in asked_M.items()}
         x_CD = x_BSD[asked_C["row"], asked_C["place"]]
-        logits_CV = family.logits(params, x_CD[:, None])[:, 0]
+        logits_CV = decoder.logits(params, x_CD[:, None])[:, 0]
         logprob_C = log_probability(logits_CV, asked_C["target"])
         greedy_C = most_likely(logits_CV) == asked_C["target"]
         likely_CA = jax.lax.top_k(logits_CV, alternatives)[1]
         likely_logprob_CA = jax.vmap(log_probability, (None, 1), 1)(logits_CV, likely_CA)
-        here = (logprob_C, greedy_C, likely_CA, likely_logprob_CA)
+        of_chunk = (logprob_C, greedy_C, likely_CA, likely_logprob_CA)
         put = jax.lax.dynamic_update_slice_in_dim
-        return start + CHUNK, *(put(whole, part, start, 0) for whole, part in zip(found, here, strict=True))
+        return start + CHUNK, *(put(whole, part, start, 0) for whole, part in zip(scored, of_chunk, strict=True))
 
-    size = asked_M["row"].shape[0]
-    state = (jnp.int32(0), jnp.zeros(size, jnp.float32), jnp.zeros(size, bool))
-    state += (jnp.zeros((size, alternatives), jnp.int32), jnp.zeros((size, alternatives), jnp.float32))
-    _, *found = jax.lax.while_loop(lambda state: state[0] < count, body, state)
-    return family.continue_cache(cache, new, at), *(constrain(array, P()) for array in found)
+    M = asked_M["row"].shape[0]
+    state = (jnp.int32(0), jnp.zeros(M, jnp.float32), jnp.zeros(M, bool))
+    state += (jnp.zeros((M, alternatives), jnp.int32), jnp.zeros((M, alternatives), jnp.float32))
+    _, *scored = jax.lax.while_loop(lambda state: state[0] < count, body, state)
+    return kv_cache.continue_cache(cache, new, slot), *(constrain(array, P()) for array in scored)

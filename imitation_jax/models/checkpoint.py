@@ -5,7 +5,6 @@ Items of a step: `params` (the weights), `model` (family, config, tokenizer and 
 """
 
 import base64
-import dataclasses
 import logging
 import re
 import sys
@@ -15,33 +14,29 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from imitation_jax.models import families
+from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.tokenizers.chat_template import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import Tokenizer
 
-# Orbax tells its inner life, a screen a save, and a failed save as five tracebacks before it raises the error.
+# Orbax logs a screen a save, and a failed save as five tracebacks before it raises the error.
 logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedModel:
-    """What a checkpoint carries beside the weights: `config` is the contents of a Hugging Face config.json."""
+def model_to_json(model: LoadedModel) -> dict[str, Any]:
+    """What a checkpoint carries beside the weights; `config` is the contents of a Hugging Face config.json."""
+    files = {name: base64.b64encode(data).decode("ascii") for name, data in model.tokenizer.files().items()}
+    template = model.template and {"source": model.template.source, "apart": model.template.apart}
+    config = model.family.config_to_hf(model.config)
+    return {"family": families.name_of(model.family), "config": config, "tokenizer": files, "template": template}
 
-    family: str
-    config: dict[str, Any]
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
 
-    def to_json(self) -> dict[str, Any]:
-        files = {name: base64.b64encode(data).decode("ascii") for name, data in self.tokenizer.files().items()}
-        template = self.template and {"source": self.template.source, "apart": self.template.apart}
-        return {"family": self.family, "config": self.config, "tokenizer": files, "template": template}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "SavedModel":
-        files = {name: base64.b64decode(text) for name, text in data["tokenizer"].items()}
-        tokenizer = Tokenizer.from_files(files)
-        template = data["template"] and ChatTemplate(tokenizer=tokenizer, **data["template"])
-        return cls(data["family"], data["config"], tokenizer, template)
+def model_from_json(data: dict[str, Any]) -> LoadedModel:
+    """The model without its weights."""
+    family = families.find(data["family"])
+    tokenizer = Tokenizer.from_files({name: base64.b64decode(text) for name, text in data["tokenizer"].items()})
+    template = data["template"] and ChatTemplate(tokenizer=tokenizer, **data["template"])
+    return LoadedModel(family, family.config_from_hf(data["config"]), None, tokenizer, template)
 
 
 def open_manager(workdir: str, *, keep: int | None = None, best: str = "", read_only: bool = False):
@@ -88,8 +83,8 @@ def locate(where: str) -> tuple[str, int]:
       FileNotFoundError: no such workdir, no checkpoint in it, or not that step.
     """
     # A path may hold an "@" of its own.
-    found = re.fullmatch(r"(.+)@(\d+)", where, re.DOTALL)
-    workdir, wanted = (found[1], int(found[2])) if found else (where, None)
+    match = re.fullmatch(r"(.+)@(\d+)", where, re.DOTALL)
+    workdir, wanted = (match[1], int(match[2])) if match else (where, None)
     folder, whole = epath.Path(workdir).expanduser() / "checkpoints", steps(workdir)
     if not whole:
         raise FileNotFoundError(f"{folder}: no checkpoint there; write orbax:WORKDIR[@STEP] of a training run")
@@ -108,24 +103,30 @@ def commit(workdir: str, step: int) -> str:
     return (epath.Path(workdir).expanduser() / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").read_text()
 
 
-def _restore(workdir: str, step: int, item: str, args: Any) -> Any:
-    with open_manager(workdir, read_only=True) as manager:
-        try:
-            return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
-        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
-            raise ValueError(
-                f"{workdir}/checkpoints/{step}: {item} cannot be restored, a file may be missing or damaged "
-                f"({reason(error)}); remove that step to fall back to an earlier one"
-            ) from error
-
-
-def read_model(workdir: str, step: int) -> SavedModel:
-    """What stands beside the weights of a step.
+def restore(manager: ocp.CheckpointManager, step: int, **args: Any) -> dict[str, Any]:
+    """Items of a step, each by its `ocp.args`.
 
     Raises:
       ValueError: a damaged checkpoint.
     """
-    return SavedModel.from_json(_restore(workdir, step, "model", ocp.args.JsonRestore()))
+    try:
+        restored = manager.restore(step, args=ocp.args.Composite(**args))
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
+        raise ValueError(
+            f"{manager.directory}/{step}: {', '.join(args)} cannot be restored, a file may be missing or damaged "
+            f"({reason(error)}); remove that folder to go on from an earlier step"
+        ) from error
+    return {name: restored[name] for name in args}
+
+
+def read_model(workdir: str, step: int) -> LoadedModel:
+    """The model of a step without its weights.
+
+    Raises:
+      ValueError: a damaged checkpoint, or of a family that there is not.
+    """
+    with open_manager(workdir, read_only=True) as manager:
+        return model_from_json(restore(manager, step, model=ocp.args.JsonRestore())["model"])
 
 
 def read_params(workdir: str, step: int, abstract: Any) -> Any:
@@ -134,11 +135,12 @@ def read_params(workdir: str, step: int, abstract: Any) -> Any:
     Raises:
       ValueError: a damaged checkpoint.
     """
-    return _restore(workdir, step, "params", ocp.args.StandardRestore(abstract))
+    with open_manager(workdir, read_only=True) as manager:
+        return restore(manager, step, params=ocp.args.StandardRestore(abstract))["params"]
 
 
-def save_model(workdir: str, params: Any, saved: SavedModel) -> None:
-    """Writes weights alone as step 0 of `workdir`.
+def save_model(workdir: str, model: LoadedModel) -> None:
+    """Writes a model alone as step 0 of `workdir`.
 
     Raises:
       FileExistsError: there are checkpoints already.
@@ -146,6 +148,5 @@ def save_model(workdir: str, params: Any, saved: SavedModel) -> None:
     with open_manager(workdir) as manager:
         if manager.all_steps():
             raise FileExistsError(f"{workdir}: has checkpoints already; choose another folder")
-        manager.save(
-            0, args=ocp.args.Composite(params=ocp.args.StandardSave(params), model=ocp.args.JsonSave(saved.to_json()))
-        )
+        items = {"params": ocp.args.StandardSave(model.params), "model": ocp.args.JsonSave(model_to_json(model))}
+        manager.save(0, args=ocp.args.Composite(**items))

@@ -39,7 +39,7 @@ def continue_cache(cache: Cache, new: Cache, start: jax.Array) -> Cache:
 
 
 def fill_cache(
-    cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: Cache, at: jax.Array, tokens_T: jax.Array
+    cache: Cache, row: jax.Array, past: Cache, seen: jax.Array, new: Cache, new_row: jax.Array, token_T: jax.Array
 ) -> Cache:
     """The cache with one branch in one of its rows.
 
@@ -48,18 +48,18 @@ def fill_cache(
       row: int32, which of its rows.
       past, seen: a cache of one row, and how many slots of it the branch sees: they become the first ones.
       new: what `hidden_branches` returned.
-      at: int32, the row of `new` that the branch is in.
-      tokens_T: int32, which token of that row stands in each slot; what it says of the first `seen` slots does not
+      new_row: int32, the row of `new` that the branch is in.
+      token_T: int32, which token of that row stands in each slot; what it says of the first `seen` slots does not
         count, and what it puts after the branch's last is written over before any query sees it.
     """
     rows_B = jnp.arange(new["k"].shape[1])
-    kept_T1 = (jnp.arange(tokens_T.shape[0]) < seen)[:, None]
+    kept_T1 = (jnp.arange(token_T.shape[0]) < seen)[:, None]
 
     def fill(name):
         slots = cache[name].shape[3]
         # A sum over rows, since an index into a sharded axis would gather all of it on every device.
-        new_LNSK = jnp.sum(jnp.where((rows_B == at)[:, None, None, None], new[name], 0), axis=1)
-        branch = jnp.where(kept_T1, _slots(past[name][:, 0], slots), new_LNSK[:, :, tokens_T])
+        new_LNSK = jnp.sum(jnp.where((rows_B == new_row)[:, None, None, None], new[name], 0), axis=1)
+        branch = jnp.where(kept_T1, _slots(past[name][:, 0], slots), new_LNSK[:, :, token_T])
         return jax.lax.dynamic_update_slice_in_dim(cache[name], branch[:, None], row, axis=1)
 
     return {name: fill(name) for name in cache}

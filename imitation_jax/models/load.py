@@ -2,30 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 
-from imitation_jax.models import checkpoint, huggingface
-from imitation_jax.models.families import gpt2, llama
+from imitation_jax.models import checkpoint, families, huggingface
 from imitation_jax.models.gguf import open_gguf
+from imitation_jax.models.loaded_model import LoadedModel, abstract_params
 from imitation_jax.parallel import hosts
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.sharding import shardings
-from imitation_jax.tokenizers.chat_template import ChatTemplate, load_template
+from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_tokenizer
 
-# A family is a module that offers, as llama.py does,
-# - functions: `init` and `hidden` for training; `hidden_branches` and `hidden_cached`, `init_cache`, `continue_cache`,
-#   `fill_cache` and `extend_cache` for inference; `unembedding` and `logits`; `config_from_hf` and `config_to_hf`;
-# - tables: `SHARDING`, `HUGGINGFACE`, `PRESETS`.
-# Its config has LLaMA's names for sizes, `matrix_weights` and `learned_positions`; its vectors' paths end in "norm" or
-# "bias".
-FAMILIES: dict[str, ModuleType] = {"llama": llama, "gpt2": gpt2}
 # What is read of a Hugging Face folder.
 MODEL_FILES = (
     "*.safetensors",
@@ -39,43 +29,6 @@ MODEL_FILES = (
     "chat_template.jinja",
     *(name for names in GPT2_FILES for name in names),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedModel:
-    """A student ready to run: `family` is the module whose functions take `config` and `params`.
-
-    `template` is None where the model comes without one and none was named, as base models do.
-    """
-
-    family: ModuleType
-    config: Any
-    params: Any
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
-
-
-def abstract_params(family: ModuleType, config: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
-    """The family's parameter tree as ShapeDtypeStructs that carry shardings.
-
-    Raises:
-      ValueError: a mesh that does not divide a parameter.
-    """
-    shapes = jax.eval_shape(lambda: family.init(config, jax.random.key(0)))
-    placed = shardings(shapes, family.SHARDING, mesh)
-    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place), shapes, placed)
-
-
-def preset(name: str) -> tuple[ModuleType, Any]:
-    """The family and the config of an architecture that a family's `PRESETS` name.
-
-    Raises:
-      ValueError: there is none.
-    """
-    presets = {name: (family, config) for family in FAMILIES.values() for name, config in family.PRESETS.items()}
-    if name not in presets:
-        raise ValueError(f"model.preset={name!r} is none of {', '.join(presets)}")
-    return presets[name]
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -103,10 +56,10 @@ def identify(source: str) -> str | list[list]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     # A folder may hold results and a training run as well, which are no part of the model.
-    found = {file for pattern in MODEL_FILES for file in path.glob(pattern)} if kind == "hf" else {path}
-    if not found:
+    files = {file for pattern in MODEL_FILES for file in path.glob(pattern)} if kind == "hf" else {path}
+    if not files:
         raise FileNotFoundError(f"{path}: holds no model files")
-    stats = [(file.name, file.stat()) for file in sorted(found)]
+    stats = [(file.name, file.stat()) for file in sorted(files)]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
@@ -127,38 +80,34 @@ def load_model(
     mesh = make_mesh() if mesh is None else mesh
     kind, where = split_source(source)
     if hosts.several():
-        found = identify(source)
-        files = {"checkpoint": found} if isinstance(found, str) else {name: size for name, size, _ in found}
+        identity = identify(source)
+        files = {"checkpoint": identity} if isinstance(identity, str) else {name: size for name, size, _ in identity}
         hosts.agree(source, files)
     if kind == "orbax":
         workdir, step = checkpoint.locate(where)
-        saved = checkpoint.read_model(workdir, step)
-        family = FAMILIES[saved.family]
-        config = family.config_from_hf(saved.config)
-        tokenizer = saved.tokenizer
-        check_fit(tokenizer, config, source)
-        params = checkpoint.read_params(workdir, step, abstract_params(family, config, mesh, param_dtype))
-        chat = saved.template if template == "model" else load_template(template, tokenizer)
+        model = checkpoint.read_model(workdir, step)
+        check_fit(model.tokenizer, model.config, source)
+        abstract = abstract_params(model.family, model.config, mesh, param_dtype)
+        params = checkpoint.read_params(workdir, step, abstract)
+        chat = model.template if template == "model" else load_template(template, model.tokenizer)
+        return dataclasses.replace(model, params=params, template=chat)
+    path = Path(where).expanduser()
+    if kind == "hf":
+        hf, tensors = huggingface.read_config(path), huggingface.open_tensors(path)
     else:
-        path = Path(where).expanduser()
-        if kind == "hf":
-            hf, tensors = huggingface.read_config(path), huggingface.open_tensors(path)
-        else:
-            hf, tensors = open_gguf(path)
-        family = FAMILIES.get(hf.get("model_type"))
-        if family is None:
-            raise ValueError(f"{path}: model type {hf.get('model_type')!r} is none of {', '.join(FAMILIES)}")
-        try:
-            config = family.config_from_hf(hf)
-        except KeyError as error:
-            raise ValueError(f"{path}: config.json lacks {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        tokenizer = load_tokenizer(path)
-        chat = load_template(template, tokenizer)
-        check_fit(tokenizer, config, source)
-        abstract = abstract_params(family, config, mesh, param_dtype)
-        params = huggingface.load_params(family.HUGGINGFACE, abstract, tensors, str(path))
+        hf, tensors = open_gguf(path)
+    try:
+        family = families.find(hf.get("model_type"))
+        config = family.config_from_hf(hf)
+    except KeyError as error:
+        raise ValueError(f"{path}: config.json lacks {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    tokenizer = load_tokenizer(path)
+    chat = load_template(template, tokenizer)
+    check_fit(tokenizer, config, source)
+    abstract = abstract_params(family, config, mesh, param_dtype)
+    params = huggingface.load_params(family.HUGGINGFACE, abstract, tensors, str(path))
     return LoadedModel(family, config, params, tokenizer, chat)
 
 
@@ -197,7 +146,7 @@ def save_model(model: LoadedModel, target: str) -> None:
         (folder / "chat_template.jinja").unlink(missing_ok=True)  # an earlier export's, which would be read instead
         huggingface.save_params(model.family.HUGGINGFACE, model.params, folder, hf_config(model))
     elif kind == "orbax" and where:
-        checkpoint.save_model(where, model.params, saved_model(model))
+        checkpoint.save_model(where, model)
     else:
         raise ValueError(f"--to={target!r}: write hf:DIR or orbax:DIR")
 
@@ -206,10 +155,3 @@ def hf_config(model: LoadedModel) -> dict[str, Any]:
     """The model's `config.json`, special ids included."""
     ids = {f"{name}_token_id": getattr(model.tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
     return {**model.family.config_to_hf(model.config), **ids}
-
-
-def saved_model(model: LoadedModel) -> checkpoint.SavedModel:
-    """What an Orbax checkpoint carries beside the weights."""
-    family = next(name for name, module in FAMILIES.items() if module is model.family)
-    config = model.family.config_to_hf(model.config)
-    return checkpoint.SavedModel(family, config, model.tokenizer, model.template)

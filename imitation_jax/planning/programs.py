@@ -15,7 +15,7 @@ from imitation_jax.inference import generate, score
 from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.memory import GIB, power
 from imitation_jax.models.attention import KEY_BLOCK
-from imitation_jax.models.load import LoadedModel, abstract_params
+from imitation_jax.models.loaded_model import LoadedModel, abstract_params
 from imitation_jax.training.program import make_program
 
 PROGRAMS = ("train", "score", "generate")
@@ -49,7 +49,7 @@ class TooLarge(Exception):
     """
 
     def __init__(self, runner: Runner, length: int):
-        weights = bytes_of(runner.model[2]) / GIB
+        weights = bytes_of(runner.model[1]) / GIB
         needed = runner.memory.needed(64, power(length + 64, KEY_BLOCK)) / GIB
         super().__init__(f"{weights:.2f} GiB of weights and {needed:.2f} GiB for the smallest batch")
         self.gib, self.holds = weights + needed, {"parameters": weights, "activations": needed}
@@ -93,7 +93,7 @@ def lower_score(family: ModuleType, model_config: Any, mesh: Mesh, limit_gib: fl
     cache = _cache(runner, 1, slots)
     with jax.set_mesh(runner.mesh):
         lowered = score.score_step.lower(*runner.model, cache, rows, number, asked, number, dtype=runner.dtype)
-    holds = {"parameters": bytes_of(runner.model[2]), "cache": bytes_of(cache)}
+    holds = {"parameters": bytes_of(runner.model[1]), "cache": bytes_of(cache)}
     what = f"{shape[0]} x {shape[1]}, cache 1 x {slots}"
     return Lowered(lowered, runner.mesh, holds, what, math.prod(shape))
 
@@ -110,12 +110,12 @@ def lower_generate(family: ModuleType, model_config: Any, mesh: Mesh, limit_gib:
     kinds = dict.fromkeys(("token", "position", "last", "seed"), jnp.int32)
     kinds |= {"done": jnp.bool_, "temperature": jnp.float32, "top_p": jnp.float32}
     rows = {name: jax.ShapeDtypeStruct((count,), kind) for name, kind in kinds.items()}
-    pauses = jax.ShapeDtypeStruct((count, runner.model[1].vocab_size), jnp.bool_)
+    stop_mask = jax.ShapeDtypeStruct((count, runner.model[0].vocab_size), jnp.bool_)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     cache = _cache(runner, count, slots)
     with jax.set_mesh(runner.mesh):
-        lowered = generate.decode.lower(*runner.model, cache, rows, pauses, number, number, dtype=runner.dtype)
-    holds = {"parameters": bytes_of(runner.model[2]), "cache": bytes_of(cache)}
+        lowered = generate.decode.lower(*runner.model, cache, rows, stop_mask, number, number, dtype=runner.dtype)
+    holds = {"parameters": bytes_of(runner.model[1]), "cache": bytes_of(cache)}
     return Lowered(lowered, runner.mesh, holds, f"{count} x {generate.CHUNK}, cache {count} x {slots}", count)
 
 
@@ -145,9 +145,8 @@ def _sequences(count: int, length: int) -> dict[bytes, list]:
 
 def _cache(runner: Runner, rows: int, slots: int) -> Any:
     """`runner.empty_cache`, where the compiler would put it."""
-    family, config, _ = runner.model
     with jax.set_mesh(runner.mesh):
-        lowered = generate.empty_cache.lower(family, config, rows=rows, slots=slots, dtype=runner.dtype)
+        lowered = generate.empty_cache.lower(runner.model[0], rows=rows, slots=slots, dtype=runner.dtype)
     places = lowered.compile().output_shardings
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), lowered.out_info, places

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from imitation_jax.models import load
+from imitation_jax.models import families
 from imitation_jax.parallel.chips import Chip, chip_of
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.topology import topology_devices
@@ -64,7 +64,7 @@ def make_target(config: ConfigDict, topology: str = "") -> Target:
     topology = topology or config.plan.topology
     if not topology:
         raise ValueError("--topology is required where the config has no plan.topology; as --topology=v5e:8x8")
-    family, model_config = load.preset(config.model.preset)
+    family, model_config = families.preset(config.model.preset)
     check_length(model_config, config)
     devices = topology_devices(topology)
     mesh = make_mesh(config.mesh, devices)

@@ -14,7 +14,7 @@ from absl import logging
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.generate import CHUNK
 from imitation_jax.inference.requests import GenerateRequest, Generation, Score, ScoreRequest, TokenScore
-from imitation_jax.inference.sequence import Writer
+from imitation_jax.inference.sequence import SequenceState
 from imitation_jax.inference.session import Session
 
 # Of each text between two looks at who came and who left, while somebody watches his text grow.
@@ -192,7 +192,7 @@ class _ContinuousBatch:
         self._session: Session | None = None
         self._taken: list[Ticket] = []  # out of `waiting` in this turn
         self.waiting: collections.deque[Ticket] = collections.deque()
-        self.writing: dict[Writer, Ticket] = {}
+        self.writing: dict[SequenceState, Ticket] = {}
         self.seconds_to_free = 0.0
 
     def open(self) -> None:
@@ -245,7 +245,7 @@ class _ContinuousBatch:
             ticket.begun = now
             self.writing[writer] = ticket
 
-    def _one_by_one(self, call: Callable, tickets: list[Ticket]) -> list[tuple[Ticket, Score | Writer]]:
+    def _one_by_one(self, call: Callable, tickets: list[Ticket]) -> list[tuple[Ticket, Score | SequenceState]]:
         """What `call` makes of all requests; where it refuses one, of each alone; a refused job ends with the error."""
         try:
             return list(zip(tickets, call([ticket.job.request for ticket in tickets]), strict=True))
@@ -274,7 +274,7 @@ class _ContinuousBatch:
             _notify(ticket, one)
         return tokens
 
-    def _add_alternatives(self, updates: list[tuple[Ticket, Writer, Update]]) -> None:
+    def _add_alternatives(self, updates: list[tuple[Ticket, SequenceState, Update]]) -> None:
         """Those of the texts' new tokens, read once more for it."""
         wanted = [(ticket, writer, one) for ticket, writer, one in updates if ticket.job.alternatives and one.ids]
         if not wanted:
@@ -287,7 +287,7 @@ class _ContinuousBatch:
             one.scores[:] = score.each
 
 
-def _update(ticket: Ticket, writer: Writer, generation: Generation | None) -> Update:
+def _update(ticket: Ticket, writer: SequenceState, generation: Generation | None) -> Update:
     """What was not sent yet, and from now on is."""
     text, ids = (writer.stable_text(), writer.ids) if generation is None else (generation.text, generation.ids)
     reason = generation and generation.finish_reason

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
 from imitation_jax.data.input.stream import Batches
-from imitation_jax.models.checkpoint import open_manager, reason
+from imitation_jax.models import checkpoint
 from imitation_jax.training.step import State
 
 
@@ -22,7 +21,7 @@ class Checkpoints:
 
     def __init__(self, folder: epath.Path, keep: int, best: str = ""):
         self._folder = folder
-        self._manager = open_manager(str(folder), keep=keep, best=best)
+        self._manager = checkpoint.open_manager(str(folder), keep=keep, best=best)
 
     def exist(self) -> bool:
         """Whether this host sees the folder; of several, one made it."""
@@ -63,13 +62,7 @@ class Checkpoints:
                 f"--config.model.init=orbax:{self._folder} and another --workdir"
             )
         args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**args, stream=ocp.args.JsonRestore()))
-        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
-            raise ValueError(
-                f"{self._folder}/checkpoints/{step}: cannot be restored, a file may be missing or damaged "
-                f"({reason(error)}); remove that folder to go on from an earlier step"
-            ) from error
+        restored = checkpoint.restore(self._manager, step, **args, stream=ocp.args.JsonRestore())
         batches.set_state(restored["stream"])
         return {name: restored[name] for name in abstract}
 
@@ -87,16 +80,6 @@ class Checkpoints:
 
     def _error(self, error: Exception) -> OSError:
         return OSError(
-            f"{self._folder}/checkpoints: a checkpoint could not be written ({reason(error)}); free some space and "
-            "start the same command again, it goes on from the newest whole checkpoint"
+            f"{self._folder}/checkpoints: a checkpoint could not be written ({checkpoint.reason(error)}); free some "
+            "space and start the same command again, it goes on from the newest whole checkpoint"
         )
-
-
-def abstract_state(init: Any, params: Any, sharding: State) -> State:
-    """The training state as ShapeDtypeStructs with shardings, from the optimiser's `init` and abstract parameters."""
-    optimizer = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        jax.eval_shape(init, params),
-        sharding["optimizer"],
-    )
-    return {"params": params, "optimizer": optimizer}

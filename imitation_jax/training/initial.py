@@ -7,8 +7,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from imitation_jax.models import checkpoint, load
-from imitation_jax.models.load import LoadedModel
+from imitation_jax.models import checkpoint, decoder, families, load
+from imitation_jax.models.loaded_model import LoadedModel, abstract_params
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -20,10 +20,10 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
       ValueError: a preset that does not exist, that `mesh` does not divide, or that is not the architecture of
         `model.init`; rows longer than the model; or no chat template.
     """
-    family, preset = load.preset(config.model.preset) if config.model.preset else (None, None)
+    family, preset = families.preset(config.model.preset) if config.model.preset else (None, None)
     if preset:
         check_length(preset, config)
-        load.abstract_params(family, preset, mesh)  # refuses the mesh before the data is read
+        abstract_params(family, preset, mesh)  # refuses the mesh before the data is read
     if config.model.init:
         model = load.load_model(config.model.init, mesh, template=config.model.template)
         expected = preset or model.config
@@ -88,17 +88,16 @@ def saved_model(workdir: str, step: int) -> LoadedModel:
     Raises:
       ValueError: a damaged checkpoint, or one that no run wrote.
     """
-    saved = checkpoint.read_model(workdir, step)
-    if saved.template is None:
+    model = checkpoint.read_model(workdir, step)
+    if model.template is None:
         raise ValueError(
             f"{workdir}: holds a model without a chat template, which no run wrote; choose another --workdir, "
             f"and start from it with --config.model.init=orbax:{workdir} --config.model.template=plain"
         )
-    family = load.FAMILIES[saved.family]
-    return LoadedModel(family, family.config_from_hf(saved.config), None, saved.tokenizer, saved.template)
+    return model
 
 
 def random_params(model: LoadedModel, sharding: Any, seed: int) -> Any:
     """Parameters born in their shards."""
-    init = jax.jit(lambda key: model.family.init(model.config, key), out_shardings=sharding)
+    init = jax.jit(lambda key: decoder.init(model.config, key), out_shardings=sharding)
     return init(jax.random.key(seed))

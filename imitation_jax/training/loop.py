@@ -14,8 +14,8 @@ from imitation_jax.core.fingerprint import flat
 from imitation_jax.core.progress import progress
 from imitation_jax.data.input.mixture import Source
 from imitation_jax.data.input.stream import Stream
-from imitation_jax.models import load
-from imitation_jax.models.load import LoadedModel
+from imitation_jax.models import checkpoint
+from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.parallel import hosts
 from imitation_jax.parallel.global_batch import global_batch, share_of_rows
 from imitation_jax.parallel.mesh import make_mesh
@@ -117,7 +117,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         logging.info("resumed from step %d of %s", resume_step, folder)
     first_step = resume_step or 0
     model = dataclasses.replace(model, params=None)
-    carried = load.saved_model(model).to_json()
+    carried = checkpoint.model_to_json(model)
     if config.data.validation:
         stream = open_stream(config.data.validation, 1, 0)
         validation = make_validation(

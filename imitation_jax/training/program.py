@@ -11,12 +11,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from imitation_jax.models.load import abstract_params
+from imitation_jax.models.loaded_model import abstract_params
 from imitation_jax.parallel.sharding import BATCH
 from imitation_jax.parallel.start import compute_dtype
-from imitation_jax.training.checkpoints import abstract_state
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
-from imitation_jax.training.step import Batch, State, make_train_step, state_shardings
+from imitation_jax.training.step import Batch, State, abstract_state, make_train_step, state_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,6 @@ def make_program(config: ConfigDict, family: ModuleType, model_config: Any, mesh
     params = abstract_params(family, model_config, mesh)
     sharding = state_shardings(optimizer, params, mesh)
     step = make_train_step(
-        family,
         model_config,
         optimizer,
         dtype=compute_dtype(config.dtype, mesh.devices.flat[0].platform),

@@ -4,7 +4,6 @@ Legend: A accumulation steps, B rows, S positions.
 """
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from imitation_jax.models import decoder
 from imitation_jax.parallel.sharding import replicated
 from imitation_jax.parallel.start import matmul_precision
 from imitation_jax.training.loss import cross_entropy
@@ -22,7 +22,6 @@ State = dict[str, Any]  # "params", "optimizer"
 
 
 def loss_sums(
-    family: ModuleType,
     model_config: Any,
     params: Any,
     batch: Batch,
@@ -33,7 +32,7 @@ def loss_sums(
     chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed loss over the loss-bearing targets of a packed batch, and how many of them are ranked first."""
-    x_BSD = family.hidden(
+    x_BSD = decoder.hidden(
         model_config,
         params,
         batch["tokens"],
@@ -43,7 +42,7 @@ def loss_sums(
         remat=remat,
         kernel=kernel,
     )
-    return cross_entropy(x_BSD, family.unembedding(params), batch["targets"], batch["loss_mask"], chunk=chunk)
+    return cross_entropy(x_BSD, decoder.unembedding(params), batch["targets"], batch["loss_mask"], chunk=chunk)
 
 
 def gradients(loss_fn: Callable, params: Any, batch: Batch, accumulation: int) -> tuple[Any, dict[str, jax.Array]]:
@@ -79,7 +78,6 @@ def gradients(loss_fn: Callable, params: Any, batch: Batch, accumulation: int) -
 
 
 def make_train_step(
-    family: ModuleType,
     model_config: Any,
     optimizer: optax.GradientTransformation,
     *,
@@ -97,12 +95,12 @@ def make_train_step(
     A step whose gradient is not finite changes nothing, the schedule's count included, and reports `skipped` 1.
 
     Args:
-      kernel: of attention, one of `attention.KERNELS`.
+      kernel: of attention, one of `kernels.KERNELS`.
       schedule: the optimiser's, for reporting `learning_rate`.
     """
 
     def loss_fn(params, batch):
-        return loss_sums(family, model_config, params, batch, dtype=dtype, remat=remat, kernel=kernel, chunk=chunk)
+        return loss_sums(model_config, params, batch, dtype=dtype, remat=remat, kernel=kernel, chunk=chunk)
 
     def train_step(state: State, batch: Batch):
         with matmul_precision(dtype):
@@ -138,3 +136,13 @@ def state_shardings(optimizer: optax.GradientTransformation, params: Any, mesh: 
         transform_non_params=lambda _: replicated(mesh),
     )
     return {"params": params_sharding, "optimizer": optimizer_sharding}
+
+
+def abstract_state(init: Callable, params: Any, sharding: State) -> State:
+    """The training state as ShapeDtypeStructs with shardings, from the optimiser's `init` and abstract parameters."""
+    optimizer = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(init, params),
+        sharding["optimizer"],
+    )
+    return {"params": params, "optimizer": optimizer}

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from imitation_jax.core.progress import progress
 from imitation_jax.data.input.stream import Stream
-from imitation_jax.models.load import LoadedModel
+from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.parallel.global_batch import global_batch
 from imitation_jax.parallel.start import matmul_precision
 from imitation_jax.training.step import loss_sums
@@ -25,7 +25,7 @@ def make_validation(
     def sums(params, batch):
         with matmul_precision(dtype):
             loss, correct = loss_sums(
-                model.family, model.config, params, batch, dtype=dtype, remat="none", kernel=kernel, chunk=chunk
+                model.config, params, batch, dtype=dtype, remat="none", kernel=kernel, chunk=chunk
             )
         return jnp.stack([loss, correct, jnp.sum(batch["loss_mask"])])
 

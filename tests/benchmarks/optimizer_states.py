@@ -25,6 +25,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import imitation_jax.data
 from imitation_jax.data.input.stream import Stream
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
@@ -76,7 +77,7 @@ LOSS = {"dtype": jnp.float32, "remat": "none", "kernel": "auto", "chunk": SEQ}
 
 @jax.jit
 def judge(params, batch):
-    return loss_sums(llama, STUDENT, params, batch, **LOSS)[0]
+    return loss_sums(STUDENT, params, batch, **LOSS)[0]
 
 
 @functools.cache
@@ -90,13 +91,13 @@ def program(name: str, state_dtype: str, steps: int, mesh):
     rule = to_nearest(rule) if state_dtype == "bfloat16 to nearest" else rule
     sharding = state_shardings(rule, abstract_params(llama, STUDENT, mesh), mesh)
     options = {"accumulation": 1, "schedule": schedule, "state_sharding": sharding, "mesh": mesh}
-    return rule, make_train_step(llama, STUDENT, rule, **LOSS, **options), sharding
+    return rule, make_train_step(STUDENT, rule, **LOSS, **options), sharding
 
 
 def run(name: str, state_dtype: str, seed: int, batches: list, held_out: list, mesh) -> dict:
     """Losses, second moments of the layers' weights and bytes of one run."""
     rule, step, sharding = program(name, state_dtype, len(batches), mesh)
-    params = jax.device_put(llama.init(STUDENT, jax.random.key(seed)), sharding["params"])
+    params = jax.device_put(decoder.init(STUDENT, jax.random.key(seed)), sharding["params"])
     state = {"params": params, "optimizer": jax.jit(rule.init, out_shardings=sharding["optimizer"])(params)}
     del params
     losses = []

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from imitation_jax.data.input.stream import Stream
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
@@ -55,8 +56,8 @@ def main() -> None:
     sharding = state_shardings(optimizer, abstract_params(llama, config, mesh), mesh)
     options = dict(dtype=jnp.float32, remat="full", chunk=256, accumulation=1, schedule=lambda _: 1e-5)
     options |= dict(state_sharding=sharding, mesh=mesh)
-    step = make_train_step(llama, config, optimizer, **options)
-    params = jax.jit(lambda: llama.init(config, jax.random.key(0)), out_shardings=sharding["params"])()
+    step = make_train_step(config, optimizer, **options)
+    params = jax.jit(lambda: decoder.init(config, jax.random.key(0)), out_shardings=sharding["params"])()
     state = {"params": params, "optimizer": jax.jit(optimizer.init)(params)}
     del params
     seconds = {name: [] for name in streams}

@@ -83,8 +83,7 @@ def easylm_style(model: str, layers: int, rows: int) -> None:
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.parallel.sharding import BATCH
     from imitation_jax.parallel.topology import topology_devices
-    from imitation_jax.training.checkpoints import abstract_state
-    from imitation_jax.training.step import state_shardings
+    from imitation_jax.training.step import abstract_state, state_shardings
 
     mesh = make_mesh("fsdp=-1", topology_devices(SLICE))
     config = dataclasses.replace(llama.PRESETS[model], num_hidden_layers=layers)

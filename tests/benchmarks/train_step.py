@@ -21,7 +21,7 @@ def ours(remat: str, chunk: int, on_mesh: bool):
     import numpy as np
     import optax
 
-    from imitation_jax.models import kernels
+    from imitation_jax.models import decoder, kernels
     from imitation_jax.models.families import llama
     from imitation_jax.models.load import abstract_params
     from imitation_jax.parallel.mesh import make_mesh
@@ -36,7 +36,6 @@ def ours(remat: str, chunk: int, on_mesh: bool):
     optimizer = optax.adamw(1e-5)
     sharding = state_shardings(optimizer, abstract_params(llama, config, mesh), mesh)
     step = make_train_step(
-        llama,
         config,
         optimizer,
         dtype=jnp.float32,
@@ -47,7 +46,7 @@ def ours(remat: str, chunk: int, on_mesh: bool):
         state_sharding=sharding,
         mesh=mesh,
     )
-    params = jax.jit(lambda: llama.init(config, jax.random.key(0)), out_shardings=sharding["params"])()
+    params = jax.jit(lambda: decoder.init(config, jax.random.key(0)), out_shardings=sharding["params"])()
     state = {"params": params, "optimizer": jax.jit(optimizer.init, out_shardings=sharding["optimizer"])(params)}
     del params
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (BATCH, SEQ)).astype(np.int32)

@@ -47,6 +47,7 @@ def ours(mesh: str) -> None:
     import jax
     import numpy as np
 
+    from imitation_jax.models import decoder
     from imitation_jax.models.families import llama
     from imitation_jax.parallel.mesh import make_mesh
     from imitation_jax.training.config import get_config
@@ -67,7 +68,7 @@ def ours(mesh: str) -> None:
     with jax.set_mesh(devices):
         sharding = program.sharding
         model = llama.LlamaConfig(V, D, F, LAYERS, HEADS, HEADS, K)
-        params = jax.jit(lambda: llama.init(model, jax.random.key(0)), out_shardings=sharding["params"])()
+        params = jax.jit(lambda: decoder.init(model, jax.random.key(0)), out_shardings=sharding["params"])()
         state = {"optimizer": jax.jit(program.optimizer.init, out_shardings=sharding["optimizer"])(params)}
         state["params"] = params
         batch = jax.device_put(batch, jax.tree.map(lambda leaf: leaf.sharding, program.batch))

@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from imitation_jax.evaluation import engines, runner
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.tokenizers.chat_template import load_template
@@ -47,7 +48,7 @@ def data(tmp_path, tiny_tokenizer, write):
     """Three models of one shape, two as Hugging Face folders and one as an Orbax run, and questions for four tasks."""
     config, tokenizer = llama.PRESETS["tiny"], load_tokenizer(tiny_tokenizer)
     for seed, target in enumerate((f"hf:{tmp_path}/models/a", f"hf:{tmp_path}/models/b", f"orbax:{tmp_path}/run")):
-        params = llama.init(config, jax.random.key(seed))
+        params = decoder.init(config, jax.random.key(seed))
         save_model(LoadedModel(llama, config, params, tokenizer, load_template("model", tokenizer)), target)
 
     choices = ["the river", "snow", "a stone in the water"]

@@ -5,6 +5,7 @@ import pytest
 from imitation_jax.evaluation.model_sources import named_sources
 from imitation_jax.models import checkpoint
 from imitation_jax.models.families import llama
+from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
 
@@ -56,13 +57,13 @@ def test_what_matches_no_model_is_refused(folder):
 
 
 def test_all_steps_of_runs(folder, tiny_tokenizer):
-    config = llama.PRESETS["tiny"]
-    saved = checkpoint.SavedModel("llama", llama.config_to_hf(config), load_tokenizer(tiny_tokenizer), None)
+    model = LoadedModel(llama, llama.PRESETS["tiny"], None, load_tokenizer(tiny_tokenizer), None)
+    saved = checkpoint.model_to_json(model)
     for name, steps in (("run2", (5, 10, 100)), ("run10", (7,))):
         with checkpoint.open_manager(f"runs/{name}") as manager:
             for step in steps:
                 args = ocp.args.Composite(
-                    params=ocp.args.StandardSave({"x": jax.numpy.zeros(2)}), model=ocp.args.JsonSave(saved.to_json())
+                    params=ocp.args.StandardSave({"x": jax.numpy.zeros(2)}), model=ocp.args.JsonSave(saved)
                 )
                 manager.save(step, args=args)
     at = ["run2@5", "run2@10", "run2@100"]

@@ -4,6 +4,7 @@ from absl import logging
 
 from imitation_jax.core import json_rows
 from imitation_jax.evaluation.samples import make_sampler
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.tokenizers.chat_template import ChatTemplate
@@ -22,7 +23,7 @@ TEMPLATE = """\
 @pytest.fixture(scope="module")
 def model(tiny_tokenizer):
     tokenizer = load_tokenizer(tiny_tokenizer)
-    params = llama.init(CONFIG, jax.random.key(0))
+    params = decoder.init(CONFIG, jax.random.key(0))
     return LoadedModel(llama, CONFIG, params, tokenizer, ChatTemplate(TEMPLATE, tokenizer))
 
 

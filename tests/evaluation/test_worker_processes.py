@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.core.command import PREEMPTED
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.meeting import LOST
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 def model(tiny_tokenizer, tmp_path_factory):
     """Weights large enough that answers differ."""
     config, random = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: random.normal(0.0, 0.2, leaf.shape).astype(np.float32), shapes)
     tokenizer, folder = load_tokenizer(tiny_tokenizer), tmp_path_factory.mktemp("model") / "tiny"
     save_model(LoadedModel(llama, config, params, tokenizer, load_template("model", tokenizer)), f"orbax:{folder}")

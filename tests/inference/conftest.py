@@ -7,6 +7,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from imitation_jax.inference.engine import Engine
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
@@ -36,7 +37,7 @@ def make_model(byte_tokenizer):
 
     def make(seed: int) -> LoadedModel:
         rng = np.random.default_rng(seed)
-        shapes = jax.eval_shape(lambda: llama.init(CONFIG, jax.random.key(0)))
+        shapes = jax.eval_shape(lambda: decoder.init(CONFIG, jax.random.key(0)))
 
         def draw(path, leaf):
             drawn = np.ones(leaf.shape) if "norm" in str(path[-1]) else rng.normal(0, 0.2, leaf.shape)

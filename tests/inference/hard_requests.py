@@ -12,6 +12,7 @@ import numpy as np
 from imitation_jax.evaluation.prompts import encode_pairs
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
+from imitation_jax.models import decoder
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 
@@ -26,10 +27,10 @@ def alone(model, request: ScoreRequest) -> float:
     """The log-likelihood of a request that is computed alone, in one piece."""
     read = [*request.context, *request.continuation[:-1]]
     ids = jnp.array(read + [0] * (-len(read) % 256), jnp.int32)[None]
-    x = jax.jit(model.family.hidden, static_argnums=0)(
+    x = jax.jit(decoder.hidden, static_argnums=0)(
         model.config, model.params, ids, jnp.arange(ids.shape[1])[None], jnp.zeros_like(ids)
     )
-    logits = model.family.logits(model.params, x[:, len(request.context) - 1 : len(read)])[0]
+    logits = decoder.logits(model.params, x[:, len(request.context) - 1 : len(read)])[0]
     logprobs = jax.nn.log_softmax(logits)[jnp.arange(len(request.continuation)), jnp.array(request.continuation)]
     return float(logprobs.sum())
 

@@ -11,6 +11,7 @@ from tokenizers import models
 
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
@@ -20,7 +21,7 @@ port, hosts, host, spec = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", int(hosts), int(host))
 config = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
 random = np.random.default_rng(0)
-shapes = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
+shapes = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
 params = jax.tree.map(lambda leaf: random.normal(0.0, 0.2, leaf.shape).astype(np.float32), shapes)
 words = {f"w{i}": i for i in range(config.vocab_size)}
 tokenizer = Tokenizer(tokenizers.Tokenizer(models.WordLevel(words, unk_token="w0")), {"bos_token": "w1"})

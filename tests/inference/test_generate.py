@@ -9,7 +9,7 @@ import pytest
 from imitation_jax.inference import generate
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, Generation, ScoreRequest
-from imitation_jax.models.families import llama
+from imitation_jax.models import decoder
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
 
@@ -26,8 +26,8 @@ def requests() -> list[GenerateRequest]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def next_logits(config, params, ids, length):
-    x = llama.hidden(config, params, ids, jnp.arange(ids.shape[1])[None], jnp.zeros_like(ids))
-    return llama.logits(params, x[:, length - 1][:, None])[0, 0]
+    x = decoder.hidden(config, params, ids, jnp.arange(ids.shape[1])[None], jnp.zeros_like(ids))
+    return decoder.logits(params, x[:, length - 1][:, None])[0, 0]
 
 
 def recompute(model, prompt: list[int], count: int) -> tuple[list[int], list[np.ndarray]]:

@@ -24,7 +24,7 @@ def run(sequences, wanted, capacity, rows):
                     assert sees[place] == sequences[part.sequence][: position + 1].tolist()
                     assert position not in found[part.sequence]
                     found[part.sequence].add(position)
-        cache |= dict(enumerate(step.rows[0].tokens, step.at))
+        cache |= dict(enumerate(step.rows[0].tokens, step.slot))
     for sequence, first, positions in zip(sequences, wanted, found, strict=True):
         assert positions >= set(range(first, len(sequence)))
     return computed

@@ -9,7 +9,7 @@ import pytest
 from imitation_jax.inference import score
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import Score, ScoreRequest
-from imitation_jax.models.families import llama
+from imitation_jax.models import decoder, kv_cache
 from imitation_jax.parallel.mesh import make_mesh
 
 
@@ -31,8 +31,8 @@ def expected(model, requests) -> list[Score]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def all_logprobs(config, params, ids_S):
-    x = llama.hidden(config, params, ids_S[None], jnp.arange(len(ids_S))[None], jnp.zeros_like(ids_S)[None])
-    return jax.nn.log_softmax(llama.logits(params, x))[0]
+    x = decoder.hidden(config, params, ids_S[None], jnp.arange(len(ids_S))[None], jnp.zeros_like(ids_S)[None])
+    return jax.nn.log_softmax(decoder.logits(params, x))[0]
 
 
 def by_hand(model, request: ScoreRequest) -> Score:
@@ -205,17 +205,15 @@ def test_another_model_of_the_same_shape_needs_no_compilation(engine, make_model
 def test_a_step_needs_no_more_memory_than_planned(model, one_device):
     """Logits exist only where they are asked for; what XLA plans is below what the engine reckons with."""
     config = dataclasses.replace(model.config, vocab_size=20_000, hidden_size=256, intermediate_size=512)
-    params = jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
+    params = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
     engine = Engine(dataclasses.replace(model, config=config), one_device)
-    engine._runner.model = (llama, config, params)
-    cache = jax.eval_shape(lambda: llama.init_cache(config, 1, 2048))
+    engine._runner.model = (config, params)
+    cache = jax.eval_shape(lambda: kv_cache.init_cache(config, 1, 2048))
     rows = {name: jax.ShapeDtypeStruct((1, 1024), jnp.int32) for name in ("tokens", "positions", "ends", "seen")}
     asked = {name: jax.ShapeDtypeStruct((1024,), jnp.int32) for name in ("row", "place", "target")}
     number = jax.ShapeDtypeStruct((), jnp.int32)
     with jax.set_mesh(one_device):
-        lowered = score.score_step.lower(
-            llama, config, params, cache, rows, number, asked, number, dtype=jnp.dtype("float32")
-        )
+        lowered = score.score_step.lower(config, params, cache, rows, number, asked, number, dtype=jnp.dtype("float32"))
         temporary = lowered.compile().memory_analysis().temp_size_in_bytes
     reckoned = engine._runner.memory.needed(1024, 0)
     assert 0.2 * reckoned < temporary < reckoned < 4 * 1024 * config.vocab_size

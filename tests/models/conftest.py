@@ -14,7 +14,7 @@ import tokenizers
 from safetensors.numpy import save_file
 from tiny_models import oracles, weights
 
-from imitation_jax.models import huggingface
+from imitation_jax.models import decoder, huggingface
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ def hf_folder(tmp_path, word_tokenizer):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _logits(family, config, params, tokens, positions, segments):
-    return family.logits(params, family.hidden(config, params, tokens, positions, segments))
+    return decoder.logits(params, decoder.hidden(config, params, tokens, positions, segments))
 
 
 @pytest.fixture(scope="session")

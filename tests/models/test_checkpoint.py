@@ -137,7 +137,9 @@ def test_a_deleted_file_is_one_line(saved, refused):
             equal(load_model(f"orbax:{workdir}").params, model.params)
         except (ValueError, FileNotFoundError):
             refusals.add(name.split("/")[0])
-            with refused(ValueError, step, "cannot be restored, a file may be missing or damaged", "remove that step"):
+            with refused(
+                ValueError, step, "cannot be restored, a file may be missing or damaged", "remove that folder"
+            ):
                 load_model(f"orbax:{workdir}")
         path.write_bytes(content)
     gc.collect()

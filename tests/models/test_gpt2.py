@@ -13,7 +13,7 @@ from tiny_models import GPT2, LOGITS, tokens, weights
 
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
-from imitation_jax.models import huggingface
+from imitation_jax.models import decoder, huggingface
 from imitation_jax.models.families import gpt2
 from imitation_jax.models.load import LoadedModel, abstract_params, load_model, save_model
 from imitation_jax.parallel.mesh import make_mesh
@@ -29,7 +29,7 @@ NO_STOP = frozenset()
 
 
 def shapes(config):
-    return jax.eval_shape(lambda: gpt2.init(config, jax.random.key(0)))
+    return jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
 
 
 def paths(tree):
@@ -64,7 +64,7 @@ def model(params, word_tokenizer):
 
 @jax.jit
 def logits(params, tokens, positions, segments):
-    return gpt2.logits(params, gpt2.hidden(CONFIG, params, tokens, positions, segments))
+    return decoder.logits(params, decoder.hidden(CONFIG, params, tokens, positions, segments))
 
 
 def packed(*lengths, padding=0):
@@ -108,7 +108,7 @@ def test_a_mesh_that_does_not_divide_the_heads_is_one_line(refused):
 
 def test_fresh_parameters():
     """GPT-2, section 2.3: what is added to the residual stream starts smaller by the root of how often that is done."""
-    fresh = paths(jax.jit(lambda key: gpt2.init(CONFIG, key))(jax.random.key(1)))
+    fresh = paths(jax.jit(lambda key: decoder.init(CONFIG, key))(jax.random.key(1)))
     for path, leaf in fresh.items():
         if path.endswith(("norm", "bias")):
             np.testing.assert_array_equal(leaf, float(path.endswith("norm")))
@@ -218,9 +218,9 @@ def test_a_mesh_changes_nothing(params):
 
 def test_bfloat16_computes_near_float32(params):
     row = packed(6, 8)
-    x = jax.jit(lambda params, *row: gpt2.hidden(CONFIG, params, *row, dtype=jnp.bfloat16))(params, *row)
+    x = jax.jit(lambda params, *row: decoder.hidden(CONFIG, params, *row, dtype=jnp.bfloat16))(params, *row)
     assert x.dtype == jnp.bfloat16
-    got, expected = gpt2.logits(params, x), logits(params, *row)
+    got, expected = decoder.logits(params, x), logits(params, *row)
     assert got.dtype == jnp.float32 and np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
 
 
@@ -232,7 +232,7 @@ def test_what_is_recomputed_does_not_change_gradients(params):
     @functools.partial(jax.jit, static_argnames="remat")
     @jax.grad
     def gradients(params, batch, remat):
-        return loss_sums(gpt2, CONFIG, params, batch, dtype=jnp.float32, remat=remat, chunk=64)[0]
+        return loss_sums(CONFIG, params, batch, dtype=jnp.float32, remat=remat, chunk=64)[0]
 
     expected = paths(gradients(params, batch, remat="none"))
     for path, got in paths(gradients(params, batch, remat="full")).items():
@@ -249,7 +249,7 @@ def steps(mesh, params, batches):
     optimizer = make_optimizer(config, schedule)
     sharding = state_shardings(optimizer, abstract_params(gpt2, CONFIG, mesh), mesh)
     options = {"dtype": jnp.float32, "remat": "full", "chunk": 24, "accumulation": 1, "schedule": schedule}
-    step = make_train_step(gpt2, CONFIG, optimizer, state_sharding=sharding, mesh=mesh, **options)
+    step = make_train_step(CONFIG, optimizer, state_sharding=sharding, mesh=mesh, **options)
     state = {"params": params, "optimizer": optimizer.init(params)}
     state = jax.device_put(jax.tree.map(np.array, state), sharding)  # copies, which the step may use up
     found = []
@@ -322,8 +322,8 @@ def test_a_model_of_the_other_family_is_refused_by_what_differs(hf_folder, one_d
 
 @functools.partial(jax.jit, static_argnums=0)
 def next_logits(config, params, ids_S, length):
-    x = gpt2.hidden(config, params, ids_S[None], jnp.arange(len(ids_S))[None], jnp.zeros_like(ids_S)[None])
-    return gpt2.logits(params, x[:, length - 1][:, None])[0, 0]
+    x = decoder.hidden(config, params, ids_S[None], jnp.arange(len(ids_S))[None], jnp.zeros_like(ids_S)[None])
+    return decoder.logits(params, x[:, length - 1][:, None])[0, 0]
 
 
 def recomputed(model, prompt, count, size):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from imitation_jax.models import kernels
+from imitation_jax.models import decoder, kernels
 from imitation_jax.models.attention import attention
 from imitation_jax.models.families import gpt2, llama
 from imitation_jax.models.kernels import xla
@@ -103,13 +103,13 @@ def test_a_kernel_is_a_file_of_its_own(tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("kernel", ["splash", "triton"])
 def test_a_model_with_a_kernel_equals_it_without(family, config, kernel):
-    params = family.init(config, jax.random.key(0))
+    params = decoder.init(config, jax.random.key(0))
     segments, positions = packed(2, 256)
     tokens = jnp.asarray(np.random.default_rng(2).integers(0, config.vocab_size, (2, 256)))
 
     def loss(params, kernel):
-        x = family.hidden(config, params, tokens, positions, segments, remat="full", kernel=kernel)
-        return jnp.sum(jnp.square(family.logits(params, x)) * (segments > 0)[:, :, None])
+        x = decoder.hidden(config, params, tokens, positions, segments, remat="full", kernel=kernel)
+        return jnp.sum(jnp.square(decoder.logits(params, x)) * (segments > 0)[:, :, None])
 
     gradients = jax.jit(jax.grad(loss), static_argnums=1)
     for got, expected in zip(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import ARCHITECTURES, oracles
 
+from imitation_jax.models import decoder
 from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import abstract_params
@@ -19,7 +20,7 @@ CONFIG = llama.LlamaConfig(64, 32, 48, 3, 4, 2, 8, 64)
 
 
 def shapes(config):
-    return jax.eval_shape(lambda: llama.init(config, jax.random.key(0)))
+    return jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
 
 
 def paths(tree):
@@ -39,7 +40,7 @@ def params():
 
 @jax.jit
 def logits(params, tokens, positions, segments):
-    return llama.logits(params, llama.hidden(CONFIG, params, tokens, positions, segments))
+    return decoder.logits(params, decoder.hidden(CONFIG, params, tokens, positions, segments))
 
 
 def packed(*lengths, padding=0):
@@ -166,8 +167,8 @@ def compile_gradient(layers, remat):
     config = dataclasses.replace(CONFIG, num_hidden_layers=layers)
 
     def loss(params, tokens, positions, segments):
-        x = llama.hidden(config, params, tokens, positions, segments, remat=remat)
-        return jnp.mean(jax.nn.log_softmax(llama.logits(params, x))[..., 3])
+        x = decoder.hidden(config, params, tokens, positions, segments, remat=remat)
+        return jnp.mean(jax.nn.log_softmax(decoder.logits(params, x))[..., 3])
 
     row = [jax.ShapeDtypeStruct((1, 64), jnp.int32)] * 3
     return jax.jit(jax.grad(loss)).lower(shapes(config), *row).compile()
@@ -204,7 +205,8 @@ def test_on_a_tpu_layer_inputs_wait_in_the_host_s_memory(monkeypatch):
 
     def memory(remat):
         def loss(params, tokens, positions, segments):
-            return jnp.mean(llama.hidden(config, params, tokens, positions, segments, dtype=jnp.bfloat16, remat=remat))
+            row = (tokens, positions, segments)
+            return jnp.mean(decoder.hidden(config, params, *row, dtype=jnp.bfloat16, remat=remat))
 
         rows = [jax.ShapeDtypeStruct((64, 1024), jnp.int32, sharding=jax.NamedSharding(mesh, BATCH))] * 3
         with jax.set_mesh(mesh):
@@ -228,16 +230,16 @@ def test_compiled_size_does_not_grow_with_depth(gradients):
 
 def test_bfloat16_computes_near_float32(params):
     row = packed(6, 8)
-    x = jax.jit(lambda params, *row: llama.hidden(CONFIG, params, *row, dtype=jnp.bfloat16))(params, *row)
+    x = jax.jit(lambda params, *row: decoder.hidden(CONFIG, params, *row, dtype=jnp.bfloat16))(params, *row)
     assert x.dtype == jnp.bfloat16
-    got, expected = llama.logits(params, x), logits(params, *row)
+    got, expected = decoder.logits(params, x), logits(params, *row)
     assert got.dtype == jnp.float32
     # 8 bits of mantissa: errors of a few thousandths of the largest logit.
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_fresh_parameters():
-    fresh = paths(jax.jit(lambda key: llama.init(CONFIG, key))(jax.random.key(1)))
+    fresh = paths(jax.jit(lambda key: decoder.init(CONFIG, key))(jax.random.key(1)))
     assert fresh.keys() == paths(shapes(CONFIG)).keys()
     for path, leaf in fresh.items():
         if "norm" in path:

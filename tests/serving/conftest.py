@@ -16,6 +16,7 @@ import uvicorn
 from imitation_jax.core.web import http_server
 from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.parallel.mesh import make_mesh
@@ -37,7 +38,7 @@ def student(tiny_tokenizer) -> LoadedModel:
         drawn = np.ones(leaf.shape) if "norm" in str(path[-1]) else rng.normal(0, 0.2, leaf.shape)
         return jax.numpy.asarray(drawn, leaf.dtype)
 
-    shapes = jax.eval_shape(lambda: llama.init(CONFIG, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: decoder.init(CONFIG, jax.random.key(0)))
     tokenizer = load_tokenizer(tiny_tokenizer)
     params = jax.tree_util.tree_map_with_path(draw, shapes)
     return LoadedModel(llama, CONFIG, params, tokenizer, load_template("model", tokenizer))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imitation_jax.data.input.stream import Stream
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.chat_template import load_template
@@ -52,7 +53,7 @@ def one_device():
 def params(student):
     """Host arrays, normal with 0.1 where the model's own start has 0.02."""
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: llama.init(student, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: decoder.init(student, jax.random.key(0)))
 
     def draw(path, leaf):
         drawn = random.normal(1, 0.1, leaf.shape) if "norm" in str(path[-1]) else random.normal(0, 0.1, leaf.shape)

@@ -3,6 +3,7 @@ import math
 import jax
 import pytest
 
+from imitation_jax.models import decoder
 from imitation_jax.models.families import gpt2, llama
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
 
@@ -11,7 +12,7 @@ from imitation_jax.training.flops import peak_flops, training_flops_per_token
 def test_six_a_matrix_weight_and_attention(family, name):
     """Counted from the parameter tree: every matrix once, an untied input embedding not, a tied one as the output's."""
     config = family.PRESETS[name]
-    shapes = jax.eval_shape(lambda: family.init(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
     sizes = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     other = ("norm", "bias", "positions")
     weights = sum(math.prod(leaf.shape) for path, leaf in sizes.items() if not any(part in path for part in other))

@@ -12,10 +12,9 @@ from imitation_jax.models.load import abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH
 from imitation_jax.training import config as training
-from imitation_jax.training.checkpoints import abstract_state
 from imitation_jax.training.loss import cross_entropy
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
-from imitation_jax.training.step import make_train_step, state_shardings
+from imitation_jax.training.step import abstract_state, make_train_step, state_shardings
 
 B, D, V = 3, 16, 101
 
@@ -107,7 +106,6 @@ def test_the_step_never_holds_all_logits(spec, accumulation):
     optimizer = make_optimizer(optimizer_config, schedule)
     sharding = state_shardings(optimizer, abstract, mesh)
     train_step = make_train_step(
-        llama,
         config,
         optimizer,
         dtype=jnp.float32,

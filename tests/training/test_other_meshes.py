@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from etils import epath
 
+from imitation_jax.models.checkpoint import model_to_json
 from imitation_jax.models.families import gpt2, llama
-from imitation_jax.models.load import LoadedModel, load_model, save_model, saved_model
+from imitation_jax.models.load import LoadedModel, load_model, save_model
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import path_of
 from imitation_jax.tokenizers.chat_template import load_template
@@ -56,7 +57,7 @@ def saved(request, tiny_tokenizer, open_stream, tmp_path_factory):
     model = LoadedModel(family, model_config, None, tokenizer, load_template("model", tokenizer))
     folder = epath.Path(tmp_path_factory.mktemp(request.param))
     checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.save(3, state, saved_model(model).to_json(), open_stream(4).iterator().get_state(), None)
+    checkpoints.save(3, state, model_to_json(model), open_stream(4).iterator().get_state(), None)
     checkpoints.close()
     return request.param, folder, jax.device_get(state)
 

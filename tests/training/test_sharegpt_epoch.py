@@ -15,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.input import token_cache
 from imitation_jax.data.input.stream import Stream
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
 from imitation_jax.tokenizers.chat_template import load_template
@@ -56,7 +57,7 @@ def student(prepared, tiny_tokenizer, tmp_path_factory):
     backend.train_from_iterator(texts, trainer)
     tokenizer = Tokenizer(backend, load_tokenizer(tiny_tokenizer).config)
     config = llama.LlamaConfig(2048, 16, 32, 1, 1, 1, 16, SEQ_LEN, tie_word_embeddings=True)
-    params = llama.init(config, jax.random.key(0))
+    params = decoder.init(config, jax.random.key(0))
     folder = tmp_path_factory.mktemp("student")
     template = load_template("model", tokenizer)
     save_model(LoadedModel(llama, config, params, tokenizer, template), f"hf:{folder}")

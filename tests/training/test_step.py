@@ -15,10 +15,9 @@ from imitation_jax.models.load import LoadedModel, abstract_params
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.sharding import BATCH, path_of, shardings
 from imitation_jax.training import config as training
-from imitation_jax.training.checkpoints import abstract_state
 from imitation_jax.training.initial import random_params
 from imitation_jax.training.optimizer import STATE_DTYPES, make_optimizer, make_schedule
-from imitation_jax.training.step import gradients, loss_sums, make_train_step, state_shardings
+from imitation_jax.training.step import abstract_state, gradients, loss_sums, make_train_step, state_shardings
 
 STUDENT = dataclasses.replace(llama.PRESETS["tiny"], num_hidden_layers=2)
 ROWS = 16
@@ -41,7 +40,6 @@ def trainer(mesh, name, accumulation=1, remat="full", state_dtype="float32"):
     abstract = abstract_params(llama, STUDENT, mesh)
     sharding = state_shardings(optimizer, abstract, mesh)
     step = make_train_step(
-        llama,
         STUDENT,
         optimizer,
         dtype=jnp.float32,

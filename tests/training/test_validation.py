@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.parallel.mesh import make_mesh
@@ -22,8 +23,8 @@ def test_the_mean_over_every_loss_bearing_token(params, student, dialogues, open
     @jax.jit
     def logits_of(params, tokens):
         positions = jnp.arange(tokens.shape[1])[None]
-        x = llama.hidden(student, params, tokens, positions, jnp.ones_like(tokens))
-        return llama.logits(params, x)
+        x = decoder.hidden(student, params, tokens, positions, jnp.ones_like(tokens))
+        return decoder.logits(params, x)
 
     for line in dialogues.read_text().splitlines():
         ids, mask = template.tokenize(json.loads(line)["messages"])

@@ -14,23 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.models.decoder import (  # noqa: F401
-    ACTIVATIONS,
-    hidden,
-    hidden_branches,
-    hidden_cached,
-    init,
-    linear,
-    logits,
-    look_up,
-    normal,
-    scan,
-    stack,
-    unembedding,
-)
-
-# With these the functions over plain parameters that every family has: see `decoder` and `kv_cache`.
-from imitation_jax.models.kv_cache import continue_cache, extend_cache, fill_cache, init_cache  # noqa: F401
+from imitation_jax.models.decoder import ACTIVATIONS, linear, look_up, normal, scan, stack
 from imitation_jax.parallel.sharding import constrain
 
 
