@@ -23,7 +23,8 @@ from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.start import compute_dtype, start
+from imitation_jax.parallel.precision import compute_dtype
+from imitation_jax.parallel.start import start
 
 MAX_GEN_TOKS = 256
 PLACEHOLDER = "\ufdd0"  # a noncharacter, which no text may hold and no template trims

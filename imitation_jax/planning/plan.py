@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from imitation_jax.inference.memory import GIB
-from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.parallel.precision import compute_dtype
 from imitation_jax.planning import fit, programs, store
 from imitation_jax.planning.collectives import Collective, Module, collectives, pallas_calls
 from imitation_jax.planning.length import Length, run_length

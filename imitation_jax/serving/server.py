@@ -7,7 +7,7 @@ from imitation_jax.core import web
 from imitation_jax.inference.engine import Engine
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.parallel.precision import compute_dtype
 from imitation_jax.serving.app import Limits, make_app
 from imitation_jax.serving.model import ServedModel
 from imitation_jax.serving.scheduler import Scheduler

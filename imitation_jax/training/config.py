@@ -17,7 +17,7 @@ from imitation_jax.data.input import mixture
 from imitation_jax.data.input.mixture import Source
 from imitation_jax.models.decoder import REMAT_POLICIES
 from imitation_jax.models.kernels import KERNELS
-from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.parallel.precision import compute_dtype
 from imitation_jax.tokenizers.chat_template import ALIASES
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 

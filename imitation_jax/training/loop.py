@@ -19,7 +19,7 @@ from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.parallel import hosts
 from imitation_jax.parallel.global_batch import global_batch, share_of_rows
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.parallel.precision import compute_dtype
 from imitation_jax.training import executable
 from imitation_jax.training.checkpoints import Checkpoints
 from imitation_jax.training.config import check, claim, compare, sources

@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from imitation_jax.models.loaded_model import abstract_params
+from imitation_jax.parallel.precision import compute_dtype
 from imitation_jax.parallel.sharding import BATCH
-from imitation_jax.parallel.start import compute_dtype
 from imitation_jax.training.optimizer import make_optimizer, make_schedule
 from imitation_jax.training.step import Batch, State, abstract_state, make_train_step, state_shardings
 

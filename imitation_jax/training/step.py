@@ -12,8 +12,8 @@ import optax
 from jax.sharding import Mesh
 
 from imitation_jax.models import decoder
+from imitation_jax.parallel.precision import matmul_precision
 from imitation_jax.parallel.sharding import replicated
-from imitation_jax.parallel.start import matmul_precision
 from imitation_jax.training.loss import cross_entropy
 from imitation_jax.training.optimizer import updates_made
 

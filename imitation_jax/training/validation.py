@@ -12,7 +12,7 @@ from imitation_jax.core.progress import progress
 from imitation_jax.data.input.stream import Stream
 from imitation_jax.models.loaded_model import LoadedModel
 from imitation_jax.parallel.global_batch import global_batch
-from imitation_jax.parallel.start import matmul_precision
+from imitation_jax.parallel.precision import matmul_precision
 from imitation_jax.training.step import loss_sums
 
 

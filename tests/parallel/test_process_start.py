@@ -5,7 +5,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from imitation_jax.parallel.start import compute_dtype
+from imitation_jax.parallel.precision import compute_dtype
 
 COMPILE = """
 import pathlib, sys
