@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imitation_jax.inference.memory import GIB
-from imitation_jax.planning import store
+from imitation_jax.parallel.executables import limit_gib
 from imitation_jax.planning.programs import TooLarge
 from imitation_jax.planning.target import Target, make_target
 
@@ -39,7 +39,7 @@ def proposals(target: Target, programs: dict[str, Any], steps: int, cache_dir: P
     proposed = []
     if failed == ["train"]:
         held = programs["train"]["memory_gib"]
-        if held["parameters"] + held["optimizer"] < store.limit_gib(target.mesh):  # else only more chips help
+        if held["parameters"] + held["optimizer"] < limit_gib(target.mesh):  # else only more chips help
             proposed += _first(_same_slice(target), failed, steps, cache_dir)
     return proposed + _first(_larger_slices(target), failed, steps, cache_dir)
 
@@ -49,8 +49,8 @@ def _first(changes: Iterator[Proposal], failed: list[str], steps: int, cache_dir
         flags = " ".join(change.flags)
         try:
             target = make_target(change.config, change.topology)
-            limit = store.limit_gib(target.mesh)
-            compiled = [store.compile_once(target.lower(name, steps, limit), cache_dir) for name in failed]
+            limit = limit_gib(target.mesh)
+            compiled = [target.lower(name, steps, limit).compile(cache_dir) for name in failed]
         except (ValueError, RuntimeError, TooLarge) as error:  # does not divide, a compiler's failure, far too large
             logging.info("%s: %s", flags, error)
             continue

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from absl import logging
 
 from imitation_jax.inference.memory import GIB
+from imitation_jax.parallel.executables import limit_gib
 from imitation_jax.parallel.precision import compute_dtype
-from imitation_jax.planning import fit, programs, store
+from imitation_jax.planning import fit, programs
 from imitation_jax.planning.collectives import Collective, Module, collectives, pallas_calls
 from imitation_jax.planning.length import Length, run_length
 from imitation_jax.planning.programs import PROGRAMS, Lowered
@@ -39,7 +40,7 @@ def plan(
     if unknown := [name for name in names if name not in PROGRAMS]:
         raise ValueError(f"--programs: {unknown[0]!r} is none of {', '.join(PROGRAMS)}")
     length = run_length(target.config, cache_dir)
-    limit = store.limit_gib(target.mesh)
+    limit = limit_gib(target.mesh)
     compiled = {name: _program(target, name, length, limit, cache_dir, save) for name in names}
     most = max(program["hbm_gib"] for program in compiled.values())
     fits = all(program["fits"] for program in compiled.values())
@@ -64,7 +65,7 @@ def _program(target: Target, name: str, length: Length, limit: float, cache_dir:
         lowered = target.lower(name, length.steps, limit)
     except programs.TooLarge as error:
         return {"fits": False, "hbm_gib": error.gib, "memory_gib": error.holds}
-    compiled = store.compile_once(lowered, cache_dir, save and name == "train")
+    compiled = lowered.compile(cache_dir, save and name == "train")
     gib = compiled.peak / GIB
     logging.info(
         "%s, %s: %.2f of %.2f GiB, compiled in %.0f s", target.config.model.preset, name, gib, limit, compiled.seconds

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from imitation_jax.inference.batches import Runner
 from imitation_jax.inference.memory import GIB, power
 from imitation_jax.models.attention import KEY_BLOCK
 from imitation_jax.models.loaded_model import LoadedModel, abstract_params
+from imitation_jax.parallel import executables
 from imitation_jax.training.program import make_program
 
 PROGRAMS = ("train", "score", "generate")
@@ -38,6 +40,10 @@ class Lowered:
     holds: dict[str, int]
     shape: str
     positions: int
+
+    def compile(self, cache_dir: Path, save: bool = False) -> executables.Compiled:
+        """Compiles it, once; see `executables.compile_once`."""
+        return executables.compile_once(self.lowered, self.mesh, sum(self.holds.values()), cache_dir, save)
 
 
 class TooLarge(Exception):

@@ -16,11 +16,10 @@ from imitation_jax.data.input.mixture import Source
 from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import checkpoint
 from imitation_jax.models.loaded_model import LoadedModel
-from imitation_jax.parallel import hosts
+from imitation_jax.parallel import executables, hosts
 from imitation_jax.parallel.global_batch import global_batch, share_of_rows
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.precision import compute_dtype
-from imitation_jax.training import executable
 from imitation_jax.training.checkpoints import Checkpoints
 from imitation_jax.training.config import check, claim, compare, sources
 from imitation_jax.training.flops import peak_flops, training_flops_per_token
@@ -104,7 +103,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     # ------------------------------------------------------------------------------------------------------------------
 
     program = make_program(config, model.family, model.config, mesh, total_steps)
-    train_step = executable.load(program.step, (program.state, program.batch), mesh)
+    train_step = executables.load(program.step, (program.state, program.batch), mesh)
     train_step = hosts.compile_together(train_step, program.state, program.batch)
     batches = stream.iterator()
     if resume_step is None:

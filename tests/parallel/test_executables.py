@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imitation_jax.planning.programs import Lowered
-from imitation_jax.planning.store import compile_once, limit_gib, out_of_memory
-from imitation_jax.training import executable
+from imitation_jax.parallel.executables import compile_once, key, limit_gib, load, out_of_memory
+
+HELD = 64 * 64 * 4 // 2
 
 
 @pytest.fixture(scope="module")
@@ -19,41 +19,41 @@ def mesh() -> Mesh:
     return Mesh(np.array(jax.devices()[:2]), ("x",))
 
 
-def lowered(mesh: Mesh, factor: float = 2.0) -> Lowered:
+def lowered(mesh: Mesh, factor: float = 2.0) -> jax.stages.Lowered:
     place = NamedSharding(mesh, P("x"))
     argument = jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=place)
     step = jax.jit(lambda x: jnp.sum(x @ x.T) * factor)
-    return Lowered(step.lower(argument), mesh, {"x": 64 * 64 * 4 // 2}, "64", 64)
+    return step.lower(argument)
 
 
 def test_a_program_is_compiled_once(mesh, tmp_path):
-    first = compile_once(lowered(mesh), tmp_path)
-    assert first.fits and first.peak >= first.arguments == 64 * 64 * 4 // 2
+    first = compile_once(lowered(mesh), mesh, HELD, tmp_path)
+    assert first.fits and first.peak >= first.arguments == HELD
     assert "all-reduce" in first.module
     (facts,) = tmp_path.glob("plans/*/facts.json")
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 1234.5}))
-    again = compile_once(lowered(mesh), tmp_path)
+    again = compile_once(lowered(mesh), mesh, HELD, tmp_path)
     assert again.seconds == 1234.5 and again.module == first.module
 
 
 def test_an_entry_that_a_kill_left_half_is_made_again(mesh, tmp_path):
-    compile_once(lowered(mesh), tmp_path)
+    compile_once(lowered(mesh), mesh, HELD, tmp_path)
     (facts,) = tmp_path.glob("plans/*/facts.json")
     facts.unlink()
     (facts.parent / "module.txt.gz").write_bytes(b"half")
-    assert "all-reduce" in compile_once(lowered(mesh), tmp_path).module
+    assert "all-reduce" in compile_once(lowered(mesh), mesh, HELD, tmp_path).module
     assert facts.exists()
 
 
 def test_another_program_mesh_or_setting_of_the_compiler_is_another_entry(mesh, monkeypatch):
-    keys = [executable.key(lowered(mesh).lowered, mesh), executable.key(lowered(mesh, 3.0).lowered, mesh)]
+    keys = [key(lowered(mesh), mesh), key(lowered(mesh, 3.0), mesh)]
     elsewhere = Mesh(np.array(jax.devices()[2:4]), ("x",))
-    keys.append(executable.key(lowered(elsewhere).lowered, elsewhere))
+    keys.append(key(lowered(elsewhere), elsewhere))
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_enable_async_collective_fusion=false")
-    keys.append(executable.key(lowered(mesh).lowered, mesh))
+    keys.append(key(lowered(mesh), mesh))
     assert len(set(keys)) == len(keys)
     monkeypatch.delenv("LIBTPU_INIT_ARGS")
-    assert executable.key(lowered(mesh).lowered, mesh) == keys[0]
+    assert key(lowered(mesh), mesh) == keys[0]
 
 
 def test_a_saved_executable_runs_and_others_are_compiled(mesh, tmp_path, monkeypatch, caplog):
@@ -65,15 +65,15 @@ def test_a_saved_executable_runs_and_others_are_compiled(mesh, tmp_path, monkeyp
 
     def says(step, times):
         caplog.clear()
-        found = executable.load(step, (argument,), mesh)
+        found = load(step, (argument,), mesh)
         np.testing.assert_array_equal(found(jax.device_put(jnp.arange(8.0), place)), np.arange(8.0) * times)
         return caplog.text
 
-    assert executable.load(step, (argument,), mesh) is step  # nothing is saved
-    program = Lowered(step.lower(argument), mesh, {}, "8", 8)
-    compile_once(program, tmp_path)
-    assert executable.load(step, (argument,), mesh) is step  # nor here
-    compile_once(program, tmp_path, save=True)
+    assert load(step, (argument,), mesh) is step  # nothing is saved
+    program = step.lower(argument), mesh, 16
+    compile_once(*program, tmp_path)
+    assert load(step, (argument,), mesh) is step  # nor here
+    compile_once(*program, tmp_path, save=True)
     assert "the train step is loaded from" in says(step, 2)
     assert "no executable there is of this train step; it is compiled" in says(other, 3)
     (saved,) = tmp_path.glob("plans/*/executable")
