@@ -18,13 +18,14 @@ WORKDIR = command.define_string("workdir", None, "Folder of the run, local or gs
 
 def main() -> int:
     from imitation_jax.core.files import cache_dir
-    from imitation_jax.evaluation.samples import make_sampler
+    from imitation_jax.inference.engine import generate_texts
     from imitation_jax.parallel.start import start
     from imitation_jax.training.loop import train
+    from imitation_jax.training.samples import make_sampler
 
     start(cache_dir(), several=True)
     config = CONFIG.value
-    evaluators = (make_sampler(config),) if config.evaluate.samples else ()
+    evaluators = (make_sampler(config, generate_texts),) if config.evaluate.samples else ()
     whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)
     return 0 if whole else command.PREEMPTED
 

@@ -245,6 +245,12 @@ class Engine:
             raise ValueError(f"request {index}: token id {wrong} is not in the model's vocabulary of {size}")
 
 
+def generate_texts(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    """What continues each prompt (token ids), greedily, in an engine for this one call."""
+    engine = Engine(model, batch_size=max(len(prompts), 1))
+    return [generation.text for generation in engine.generate([GenerateRequest(p, max_new_tokens) for p in prompts])]
+
+
 def _asked_tokens(
     step: Step, shape: tuple[int, int], members: list[list[tuple[int, int]]], requests: Sequence[ScoreRequest]
 ) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], int]:

@@ -5,10 +5,10 @@ import pytest
 from etils import epath
 
 from imitation_jax.data.input.mixture import Source
-from imitation_jax.evaluation.samples import make_sampler
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.training import config as training
 from imitation_jax.training.config import check, claim, compare
+from imitation_jax.training.samples import make_sampler
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_dataset_of_another_kind_is_one_clear_line(given, message):
     with pytest.raises(ValueError, match=message):
         training.sources(config)
     with pytest.raises(ValueError, match=message):  # which looks at the data before training does
-        make_sampler(config)
+        make_sampler(config, None)
 
 
 def test_a_mixture_s_keys_belong_to_the_run(tmp_path, config):

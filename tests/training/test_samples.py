@@ -3,13 +3,14 @@ import pytest
 from absl import logging
 
 from imitation_jax.core import json_rows
-from imitation_jax.evaluation.samples import make_sampler
+from imitation_jax.inference.engine import generate_texts
 from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel
 from imitation_jax.tokenizers.chat_template import ChatTemplate
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 from imitation_jax.training.config import get_config
+from imitation_jax.training.samples import make_sampler
 
 CONFIG = llama.LlamaConfig(512, 32, 64, 2, 4, 2, 8, 128)
 TEMPLATE = """\
@@ -39,7 +40,7 @@ def sampler(tmp_path):
         config.data.path = str(path)
         config.evaluate.samples = 3
         config.evaluate.max_new_tokens = 4
-        return make_sampler(config)
+        return make_sampler(config, generate_texts)
 
     return make
 
