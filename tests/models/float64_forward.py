@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 Tensors = Mapping[str, Callable[[], np.ndarray]]
+FACTOR = 1.25  # the law: our errors are at most so many times those of transformers
 
 
 def logits(hf: dict, tensors: Tensors, ids: list[int]) -> np.ndarray:
@@ -21,6 +22,12 @@ def logits(hf: dict, tensors: Tensors, ids: list[int]) -> np.ndarray:
     return {"llama": _llama, "gpt2": _gpt2}[hf["model_type"]](hf, lambda name: tensors[name]().astype(np.float64), ids)
 
 
+def errors(float32: np.ndarray, float64: np.ndarray) -> tuple[float, float]:
+    """The largest difference, and the root of their mean square."""
+    difference = np.asarray(float32, np.float64) - float64
+    return float(np.abs(difference).max()), float(np.sqrt(np.square(difference).mean()))
+
+
 def _attention(q_SHK: np.ndarray, k_SNK: np.ndarray, v_SNK: np.ndarray) -> np.ndarray:
     S, H, K = q_SHK.shape
     q_NGSK = q_SHK.reshape(S, k_SNK.shape[1], -1, K).transpose(1, 2, 0, 3)
@@ -31,13 +38,22 @@ def _attention(q_SHK: np.ndarray, k_SNK: np.ndarray, v_SNK: np.ndarray) -> np.nd
     return (weights_NGSS @ v_SNK.transpose(1, 0, 2)[:, None]).transpose(2, 0, 1, 3).reshape(S, H * K)
 
 
+def _frequencies(hf: dict, head_dim: int) -> np.ndarray:
+    """(K / 2,) constants of the model, float32 in every implementation: 1 / theta^(2 i / K), and Llama 3's scaling."""
+    rope = hf.get("rope_parameters") or {"rope_theta": hf["rope_theta"]} | (hf.get("rope_scaling") or {})
+    freqs = (1 / (rope["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)).astype(np.float32)).astype(np.float64)
+    if rope.get("rope_type", "default") == "default":
+        return freqs
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    smooth = (rope["original_max_position_embeddings"] * freqs / (2 * np.pi) - low) / (high - low)
+    smooth = np.clip(smooth, 0, 1)
+    return (1 - smooth) * freqs / rope["factor"] + smooth * freqs
+
+
 def _llama(hf: dict, weight: Callable[[str], np.ndarray], ids: list[int]) -> np.ndarray:
     S, H, N = len(ids), hf["num_attention_heads"], hf["num_key_value_heads"]
     K = hf.get("head_dim") or hf["hidden_size"] // H
-    # The frequencies are constants of the model, float32 in every implementation: 1 / theta^(2 i / K).
-    theta = hf.get("rope_theta") or hf["rope_parameters"]["rope_theta"]
-    freqs = (1 / (theta ** (np.arange(0, K, 2) / K)).astype(np.float32)).astype(np.float64)
-    angles = np.arange(S)[:, None] * freqs
+    angles = np.arange(S)[:, None] * _frequencies(hf, K)
     sin, cos = np.sin(angles)[:, None], np.cos(angles)[:, None]
 
     def norm(x_SD, name):
