@@ -76,29 +76,25 @@ def compile_once(lowered: jax.stages.Lowered, mesh: Mesh, held: int, folder: Pat
       RuntimeError: the compiler fails for another reason than memory.
     """
     place = _entry(folder, lowered, mesh)
-    facts, module_file, executable = place / "facts.json", place / "module.txt.gz", place / "executable"
-    if facts.exists():
-        kept = json.loads(facts.read_text())
+    facts_file, module_file, executable = place / "facts.json", place / "module.txt.gz", place / "executable"
+    if facts_file.exists():
+        kept = json.loads(facts_file.read_text())
         if executable.exists() or not (save and kept["fits"]):
             return Compiled(**kept, module=gzip.decompress(module_file.read_bytes()).decode())
     start, module = time.monotonic(), ""
     try:
         compiled = lowered.compile()
-        stats, fits = compiled.memory_analysis(), True
-        peak, arguments = _peak(stats), stats.argument_size_in_bytes
-        module = compiled.as_text()
+        stats, module = compiled.memory_analysis(), compiled.as_text()
+        facts = {"peak": _peak(stats), "arguments": stats.argument_size_in_bytes, "fits": True}
         if save:
             write_bytes(executable, pickle.dumps(serialize_executable.serialize(compiled)))
             logging.info("saved %s", executable)
     except jax.errors.JaxRuntimeError as error:
-        peak, _ = out_of_memory(str(error))
-        fits, arguments = False, held
-    new = Compiled(peak, arguments, round(time.monotonic() - start, 1), module, fits)
+        facts = {"peak": out_of_memory(str(error))[0], "arguments": held, "fits": False}
+    facts["seconds"] = round(time.monotonic() - start, 1)
     write_bytes(module_file, gzip.compress(module.encode(), 5))
-    told = dataclasses.asdict(new)
-    del told["module"]
-    write_bytes(facts, json.dumps(told).encode())  # the last: with it the entry is whole
-    return new
+    write_bytes(facts_file, json.dumps(facts).encode())  # the last: with it the entry is whole
+    return Compiled(**facts, module=module)
 
 
 def load(step: Any, arguments: tuple, mesh: Mesh) -> Any:
@@ -149,11 +145,11 @@ def out_of_memory(message: str) -> tuple[int, int]:
     Raises:
       RuntimeError: it says something else.
     """
-    said = re.search(r"Used ([\d.]+)([KMGTP]?) of ([\d.]+)([KMGTP]?) hbm", message)
-    said = said or re.search(r"\(([\d.]+)([KMGTP]?)\) exceeds available HBM \(([\d.]+)([KMGTP]?)", message)
-    if not said:
+    sizes = re.search(r"Used ([\d.]+)([KMGTP]?) of ([\d.]+)([KMGTP]?) hbm", message)
+    sizes = sizes or re.search(r"\(([\d.]+)([KMGTP]?)\) exceeds available HBM \(([\d.]+)([KMGTP]?)", message)
+    if not sizes:
         raise RuntimeError(f"the compiler failed: {message.strip().partition(chr(10))[0][:300]}")
-    return round(float(said[1]) * UNITS[said[2]]), round(float(said[3]) * UNITS[said[4]])
+    return round(float(sizes[1]) * UNITS[sizes[2]]), round(float(sizes[3]) * UNITS[sizes[4]])
 
 
 def limit_gib(mesh: Mesh) -> float:

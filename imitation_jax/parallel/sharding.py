@@ -71,8 +71,8 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
 def platform() -> str:
     """Where what is traced will run: "cpu", "gpu" or "tpu", the mesh's, which may be another machine's."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    found = jax.default_backend() if device is None else device.platform
-    return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
+    name = jax.default_backend() if device is None else device.platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -129,9 +129,9 @@ def sources(config: ConfigDict) -> dict[str, Source]:
                 raise ValueError(f"{name}.{key}={value!r} must be {kinds[key][1]}")
         if "path" not in keys:
             raise ValueError(f"{name} has no path; write {name} = source(path)")
-    found = {name: Source(**keys) for name, keys in named.items()}
-    mixture.check(found)
-    return found
+    datasets = {name: Source(**keys) for name, keys in named.items()}
+    mixture.check(datasets)
+    return datasets
 
 
 def student(preset: str, variant: str, learning_rate: float = 2e-5, template: str = "plain") -> ConfigDict:
@@ -242,8 +242,8 @@ def trained_with(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> bo
         agrees with whatever is recorded.
     """
     asked = {key: value for key, value in settings.items() if value != "auto"}
-    there = dict(flat(recorded))
-    return not KEYS.differing({key: there[key] for key in asked if key in there}, asked)
+    of_run = dict(flat(recorded))
+    return not KEYS.differing({key: of_run[key] for key in asked if key in of_run}, asked)
 
 
 def claim(folder: epath.Path, config: ConfigDict) -> None:

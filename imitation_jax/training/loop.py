@@ -91,12 +91,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
 
     stream = open_stream(sources(config), config.epochs, config.seed)
     total_steps = min(config.steps or stream.total_steps, stream.total_steps)
-    if config.data.mixture:
-        for name, stats in stream.sources.items():
-            logging.info("%s: %s", name, _numbers(stats))
-    rows = f"{config.batch_size} x {config.data.seq_len}"
-    steps = f"{total_steps} steps of {rows}, {stream.steps_per_epoch} an epoch"
-    logging.info("data: %s; %s", _numbers(stream.stats), steps)
+    _log_data(stream, f"{total_steps} steps of {config.batch_size} x {config.data.seq_len}")
 
     # ------------------------------------------------------------------------------------------------------------------
     # Step and state
@@ -174,17 +169,12 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             saves = step % config.checkpoint.every == 0 or step == total_steps
             # With validation every checkpoint is judged, so that the best one can be kept.
             if (config.evaluate.every and step % config.evaluate.every == 0) or (best and saves):
-                current = dataclasses.replace(model, params=state["params"])
-                for evaluator in evaluators:
-                    numbers, texts = evaluator(current, step)
-                    metrics |= numbers
-                    for name, text in texts.items():
-                        writer.write_text(step, name, text)
+                metrics |= _evaluate(evaluators, dataclasses.replace(model, params=state["params"]), step, writer)
             writer.write(step, metrics)
             last_metrics = metrics
             if step % config.log_every == 0 or step == total_steps:
                 left = (time.monotonic() - begin) / (step - first_step) * (total_steps - step)
-                logging.info("step %d/%d, %s, %.0f s left", step, total_steps, _facts(metrics), left)
+                logging.info("step %d/%d, %s, %.0f s left", step, total_steps, _progress(metrics), left)
             stop = terminated(step) and step < total_steps  # asked once: a later signal's step would not be saved
             if saves or stop:
                 writer.flush()
@@ -200,11 +190,30 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     return True
 
 
-def _numbers(stats: dict[str, float]) -> str:
-    return ", ".join(f"{key} {value:,.4g}" for key, value in stats.items())
+def _log_data(stream: Stream, steps: str) -> None:
+    def line(stats):
+        return ", ".join(f"{key} {value:,.4g}" for key, value in stats.items())
+
+    if list(stream.sources) != ["data"]:
+        for name, stats in stream.sources.items():
+            logging.info("%s: %s", name, line(stats))
+    logging.info("data: %s; %s, %d an epoch", line(stream.stats), steps, stream.steps_per_epoch)
 
 
-def _facts(metrics: dict[str, float]) -> str:
+def _evaluate(
+    evaluators: tuple[Evaluator, ...], model: LoadedModel, step: int, writer: MetricsWriter
+) -> dict[str, float]:
+    """The evaluators' numbers; their texts go to TensorBoard."""
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        numbers, texts = evaluator(model, step)
+        metrics |= numbers
+        for name, text in texts.items():
+            writer.write_text(step, name, text)
+    return metrics
+
+
+def _progress(metrics: dict[str, float]) -> str:
     parts = [f"loss {metrics['loss']:.4f}"]
     if "validation_loss" in metrics:
         parts.append(f"validation {metrics['validation_loss']:.4f}")
