@@ -25,7 +25,7 @@ ROWS = 16
 
 @functools.partial(jax.jit, static_argnums=2)
 def grads_of(params, batch, accumulation=1):
-    loss_fn = functools.partial(loss_sums, llama, STUDENT, dtype=jnp.float32, remat="full", chunk=40)
+    loss_fn = functools.partial(loss_sums, STUDENT, dtype=jnp.float32, remat="full", chunk=40)
     return gradients(loss_fn, params, batch, accumulation)
 
 
