@@ -1,1 +1,1 @@
-"""Scoring and generation of token sequences with one model: requests.py says what can be asked, engine.py answers it."""
+"""Scoring and generation of tokens with one model: requests.py says what can be asked, engine.py answers it."""

@@ -34,7 +34,7 @@ KEYS = Keys(
         "(all but matrix products) or none",
         PLACE,
     ),
-    attention=Key("auto", "splash (TPU; elsewhere interpreted), triton (GPU), cpu, xla; auto: as the platform has", PLACE),
+    attention=Key("auto", "splash (TPU; else interpreted), triton (GPU), cpu or xla; auto: as the platform has", PLACE),
     loss_chunk=Key(256, "positions of each row whose logits exist at a time", PLACE),
     model=Keys(
         init=Key("", "hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; where empty, random weights", MODEL),
