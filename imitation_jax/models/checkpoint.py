@@ -113,8 +113,8 @@ def restore(manager: ocp.CheckpointManager, step: int, **args: Any) -> dict[str,
         restored = manager.restore(step, args=ocp.args.Composite(**args))
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
         raise ValueError(
-            f"{manager.directory}/{step}: {', '.join(args)} cannot be restored, a file may be missing or damaged "
-            f"({reason(error)}); remove that folder to go on from an earlier step"
+            f"{manager.directory}/{step}: {', '.join(sorted(args))} cannot be restored, a file may be missing or "
+            f"damaged ({reason(error)}); remove that folder to go on from an earlier step"
         ) from error
     return {name: restored[name] for name in args}
 

@@ -110,7 +110,7 @@ def test_a_missing_shard_names_the_checkpoint(folder, open_stream, item):
     shards = [path for path in Path(folder / "checkpoints" / "1" / item).rglob("*") if path.parent.name == "d"]
     max(shards, key=lambda path: path.stat().st_size).unlink()
     with pytest.raises(
-        ValueError, match=r"run/checkpoints/1: params, optimizer, stream cannot be restored, .* remove that folder"
+        ValueError, match=r"run/checkpoints/1: optimizer, params, stream cannot be restored, .* remove that folder"
     ) as error:
         Checkpoints(folder, keep=2).restore(1, wanted, stream.iterator())
     assert "\n" not in str(error.value)
