@@ -23,10 +23,10 @@ RETRY = command.define_boolean("retry_refused", "Ask again what was refused, too
 
 
 def main() -> int:
-    from imitation_jax.teacher import collect, synthesis
-
     config, output = CONFIG.value, OUTPUT.value
     if config.task == "answers":
+        from imitation_jax.teacher import collect
+
         if not PROMPTS.value:
             raise ValueError("--prompts is required; --help tells more")
         given = (config, PROMPTS.value, output, RETRY.value)
@@ -34,9 +34,12 @@ def main() -> int:
             print(collect.plan(*given))
         else:
             collect.collect(*given)
-    elif PROMPTS.value:
+        return 0
+    from imitation_jax.teacher import synthesis
+
+    if PROMPTS.value:
         raise ValueError("--prompts: this config makes its own prompts")
-    elif DRY_RUN.value:
+    if DRY_RUN.value:
         print(synthesis.plan(config, output))
     else:
         synthesis.grow(config, output)
