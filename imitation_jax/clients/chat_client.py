@@ -64,9 +64,9 @@ class ChatClient:
 
     def __init__(self, config: ConfigDict, budget: Budget):
         """Raises ValueError: no key in the environment, or no bound to an answer's cost although the budget has one."""
-        self.parameters, self._model = config.parameters.to_dict(), config.model
+        self._parameters, self._model = config.parameters.to_dict(), config.model
         self._also_answers = set(comma_list(config.also_answers))
-        self._max_tokens = longest_answer(self.parameters)
+        self._max_tokens = longest_answer(self._parameters)
         if not self._max_tokens and (budget.tokens or budget.dollars):
             raise ValueError("a budget needs parameters.max_tokens: without it no answer's cost is bounded")
         rates = (config.requests_per_minute, config.tokens_per_minute)
@@ -97,7 +97,7 @@ class ChatClient:
                 self._around = max(self._around, billed.prompt - most)
             return reply
 
-        body = {"model": self._model, "messages": list(request.messages), **self.parameters, **request.more}
+        body = {"model": self._model, "messages": list(request.messages), **self._parameters, **request.more}
         tokens = estimate(request.messages) + self._max_tokens
         for _ in range(self.api.tries):
             reply = await self.api.post(body, parse, tokens=tokens, worst=worst)

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from imitation_jax.core.fingerprint import PLACE, Key, Keys
+from imitation_jax.core.fingerprint import PLACE, Key, Keys, flat
 
 KEYS = Keys(
     url=Key("https://api.openai.com/v1", "base of any API that speaks OpenAI's chat completions"),
@@ -48,18 +48,22 @@ def check(config: ConfigDict) -> None:
     for key in ("url", "model"):
         if not config[key]:
             raise ValueError(f"config.{key} is empty")
-    for key in ("concurrency", "tries", "failures"):
-        if config[key] < 1:
-            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")
+    check_positive(config, "concurrency", "tries", "failures")
     if not config.timeout > 0:
         raise ValueError(f"config.timeout={config.timeout}: must be more than 0")
-    numbers = {key: config[key] for key in ("requests_per_minute", "tokens_per_minute", "first_wait")}
-    numbers |= {f"{group}.{key}": value for group in ("price", "budget") for key, value in config[group].items()}
-    for key, value in numbers.items():
-        if not value >= 0:
-            raise ValueError(f"config.{key}={value}: must not be negative")
+    for key, value in flat(config):
+        if key.startswith(("price.", "budget.")) or key in ("requests_per_minute", "tokens_per_minute", "first_wait"):
+            if not value >= 0:
+                raise ValueError(f"config.{key}={value}: must not be negative")
     if config.budget.dollars and not (config.price.prompt and config.price.completion):
         raise ValueError("config.budget.dollars: needs config.price.prompt and config.price.completion")
     for key in ("model", "messages", "stream", "n"):
         if key in config.parameters:
             raise ValueError(f"config.parameters.{key}: is not for parameters")
+
+
+def check_positive(config: ConfigDict, *keys: str) -> None:
+    """Raises ValueError naming the key that is not 1 or more."""
+    for key in keys:
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")

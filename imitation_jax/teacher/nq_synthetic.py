@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from imitation_jax.clients import config as clients
 from imitation_jax.data import ngrams
 from imitation_jax.data.prompt_files import fill
 from imitation_jax.teacher import parsing
@@ -21,7 +22,7 @@ class Questions:
     unusable = ()
 
     def __init__(self, config: ConfigDict):
-        parsing.check_positive(config, ("seed_pairs", "shown", "most_of_a_request"))
+        clients.check_positive(config, "seed_pairs", "shown", "most_of_a_request")
         self._config, self.most_of_a_request = config, config.most_of_a_request
         pairs = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
         if len(pairs) < config.shown:

@@ -1,7 +1,7 @@
 """Reads seed files, the labelled parts of a teacher's answer, and the evaluation sets that no grown row may repeat."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.comma_list import comma_list
@@ -109,10 +109,3 @@ def plain(line: str) -> str:
 def first_line(text: str) -> str:
     """Its first line that is not blank."""
     return next((line for line in text.splitlines() if line.strip()), "")
-
-
-def check_positive(config, keys: Iterable[str]) -> None:
-    """Raises ValueError naming the key that is not 1 or more."""
-    for key in keys:
-        if config[key] < 1:
-            raise ValueError(f"config.{key}={config[key]}: must be 1 or more")

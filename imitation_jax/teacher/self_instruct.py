@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 
+from imitation_jax.clients import config as clients
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.data.prompt_files import fill, with_input
 from imitation_jax.teacher import parsing
@@ -42,7 +43,7 @@ class Tasks:
     unusable = ()
 
     def __init__(self, config: ConfigDict):
-        parsing.check_positive(config, ("shown_seeds", "most_of_a_request"))
+        clients.check_positive(config, "shown_seeds", "most_of_a_request")
         self._config, self.most_of_a_request = config, config.most_of_a_request
         seeds = [_seed(where, row) for where, row in parsing.read_rows(config.seeds, "seeds")]
         self._seeds = [seed for seed in seeds if len(seed.shown().split()) <= config.most_shown_words]

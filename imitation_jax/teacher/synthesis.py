@@ -23,7 +23,7 @@ from imitation_jax.clients.request_pool import RequestPool, is_refusal, open_poo
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.append_only import Lines, beside
 from imitation_jax.core.progress import ticks
-from imitation_jax.teacher import nq_synthetic, parsing, self_instruct, sidecar, tldr_synthetic
+from imitation_jax.teacher import nq_synthetic, self_instruct, sidecar, tldr_synthetic
 
 
 class Task(Protocol):
@@ -89,7 +89,7 @@ def plan(config: ConfigDict, output: str) -> str:
 def _open(config: ConfigDict) -> Task:
     if config.task not in TASKS:
         raise ValueError(f"config.task={config.task!r}: expected answers, {', '.join(TASKS)}")
-    parsing.check_positive(config, ("window", "patience"))
+    clients.check_positive(config, "window", "patience")
     return TASKS[config.task](config)
 
 
