@@ -21,7 +21,7 @@ from imitation_jax.core import web
 from imitation_jax.inference.requests import Score
 from imitation_jax.serving import parameters
 from imitation_jax.serving.model import ServedModel
-from imitation_jax.serving.parameters import BadRequestError, ChatRequest, CompletionRequest, ParsedRequest, TextRequest
+from imitation_jax.serving.parameters import ChatRequest, CompletionRequest, ParsedRequest, RefusedError, TextRequest
 from imitation_jax.serving.responses import Answer
 from imitation_jax.serving.scheduler import QueueFullError, Scheduler, Update
 
@@ -35,32 +35,6 @@ class Limits:
 
     request_bytes: int
     seconds: float
-
-
-class RefusedError(Exception):
-    """An answer that is an error."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str | None = None,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ):
-        super().__init__(message)
-        self.status, self.code, self.param, self.headers = status, code, param, headers
-
-    def response(self) -> JSONResponse:
-        """In OpenAI's shape."""
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, "invalid_request_error")
-        error = {
-            "message": str(self),
-            "type": kind if self.status < 500 else "server_error",
-            "param": self.param,
-            "code": self.code,
-        }
-        return JSONResponse({"error": error}, self.status, self.headers)
 
 
 def make_app(models: Mapping[str, ServedModel], scheduler: Scheduler, limits: Limits, key: str | None) -> ASGIApp:
@@ -115,7 +89,7 @@ class _AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refused(scope) if scope["type"] == "http" else None
-        await (refused.response() if refused else self._app)(scope, receive, send)
+        await (_error(refused) if refused else self._app)(scope, receive, send)
 
     def _refused(self, scope: Scope) -> RefusedError | None:
         headers = dict(scope["headers"])
@@ -125,9 +99,9 @@ class _AccessControl:
             if scope["path"] == "/" or right:
                 return None
             message = "no API key, or a wrong one: send it as 'Authorization: Bearer KEY'"
-            return RefusedError(401, message, "invalid_api_key", None, {"WWW-Authenticate": "Bearer"})
+            return RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         why = web.foreign_page(headers)
-        return RefusedError(403, *why) if why else None
+        return RefusedError(403, why[0], code=why[1]) if why else None
 
 
 class _Responder:
@@ -152,13 +126,13 @@ class _Responder:
             async with asyncio.timeout_at(self._deadline):
                 await (self._stream(send) if self._request.parameters.stream else self._whole(send))
         except TimeoutError:
-            refused = RefusedError(503, "the time for a request is over", "timeout")
+            refused = RefusedError(503, "the time for a request is over", code="timeout")
         except ClientDisconnect:
             pass
         except RefusedError as error:
             refused = error
         except asyncio.CancelledError:  # by uvicorn, whose patience with what is under way has ended
-            refused = RefusedError(503, "the server stops", "stopping")
+            refused = RefusedError(503, "the server stops", code="stopping")
         finally:
             watcher.cancel()
             self._scheduler.cancel(name, tickets)
@@ -188,7 +162,7 @@ class _Responder:
             if isinstance(update, ValueError):
                 raise RefusedError(400, str(update))
             if isinstance(update, Exception):
-                raise RefusedError(500, "the device failed; the server's log says how", "device_failed")
+                raise RefusedError(500, "the device failed; the server's log says how", code="device_failed")
             yield index, update
             left -= isinstance(update, Score) or update.finish_reason is not None
 
@@ -225,7 +199,7 @@ class _Responder:
 
     async def _say(self, refused: RefusedError, send: Send) -> None:
         """The error, as far as the client still listens."""
-        response = refused.response()
+        response = _error(refused)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ERROR_SECONDS):
                 if not self._started:
@@ -244,17 +218,17 @@ async def _json(request: Request, limits: Limits, deadline: float) -> dict:
         async with asyncio.timeout_at(deadline):
             return await web.json_object(request.stream(), limits.request_bytes)
     except TimeoutError:
-        raise RefusedError(408, "the request took too long to arrive", "timeout") from None
+        raise RefusedError(408, "the request took too long to arrive", code="timeout") from None
     except OverflowError as error:
-        raise RefusedError(413, str(error), "too_large") from None
+        raise RefusedError(413, str(error), code="too_large") from None
     except ValueError as error:
-        raise RefusedError(400, str(error), "bad_json") from None
+        raise RefusedError(400, str(error), code="bad_json") from None
 
 
 def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:
     if name not in models:
         text = f"the model {name[:80]!r} is not served here; there is {', '.join(models)}"
-        raise RefusedError(404, text, "model_not_found", "model")
+        raise RefusedError(404, text, "model", "model_not_found")
     return models[name]
 
 
@@ -262,17 +236,23 @@ def _description(model: ServedModel) -> dict[str, Any]:
     return {"id": model.name, "object": "model", "created": model.created, "owned_by": "imitation_jax"}
 
 
+def _error(error: RefusedError) -> JSONResponse:
+    """In OpenAI's shape."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.status, "invalid_request_error") if error.status < 500 else "server_error"
+    content = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    return JSONResponse({"error": content}, error.status, error.headers)
+
+
 def _full(request: Request, error: QueueFullError) -> Response:
-    return RefusedError(429, str(error), "queue_full", None, {"Retry-After": str(error.seconds)}).response()
+    headers = {"Retry-After": str(error.seconds)}
+    return _error(RefusedError(429, str(error), code="queue_full", headers=headers))
 
 
 _HANDLERS = {
-    RefusedError: lambda request, error: error.response(),
-    BadRequestError: lambda request, error: RefusedError(400, str(error), error.code, error.param).response(),
+    RefusedError: lambda request, error: _error(error),
     QueueFullError: _full,
-    HTTPException: lambda request, error: RefusedError(
-        error.status_code, error.detail, None, None, error.headers
-    ).response(),
+    HTTPException: lambda request, error: _error(RefusedError(error.status_code, error.detail, headers=error.headers)),
     ClientDisconnect: lambda request, error: Response(status_code=499),  # nobody reads it
-    Exception: lambda request, error: RefusedError(500, "something went wrong; the server's log says what").response(),
+    Exception: lambda request, error: _error(RefusedError(500, "something went wrong; the server's log says what")),
 }

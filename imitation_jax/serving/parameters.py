@@ -28,12 +28,26 @@ MESSAGES = {  # in place of pydantic's
 NAME_CHARACTERS = 60  # of a parameter's name that an error repeats
 
 
-class BadRequestError(ValueError):
-    """What is wrong; `param` is the key it is about, `code` OpenAI's word for it."""
+class RefusedError(Exception):
+    """An answer that is an error.
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None):
+    Attributes:
+      status: HTTP's.
+      param: the parameter that it is about.
+      code: OpenAI's word for it.
+      headers: of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
         super().__init__(message)
-        self.param, self.code = param, code
+        self.status, self.param, self.code, self.headers = status, param, code, headers
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -154,7 +168,7 @@ def parse(kind: type[TextRequest], body: Mapping[str, Any]) -> TextRequest:
     """The parameters in a request's JSON; null is as good as none.
 
     Raises:
-      BadRequestError: one line that names the first one that is wrong.
+      RefusedError: one line that names the first one that is wrong.
     """
     try:
         return kind.model_validate({name: value for name, value in body.items() if value is not None})
@@ -165,7 +179,7 @@ def parse(kind: type[TextRequest], body: Mapping[str, Any]) -> TextRequest:
     message = MESSAGES.get(first["type"], first["msg"])
     if first["type"] == "literal_error":
         message = f"must be {first['ctx']['expected']}"
-    raise BadRequestError(f"{name}: {message.replace('Input should', 'must')}", name)
+    raise RefusedError(400, f"{name}: {message.replace('Input should', 'must')}", name)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -216,22 +230,23 @@ def prepare(request: TextRequest, model: ServedModel, most: int) -> ParsedReques
       most: texts that a request may ask for.
 
     Raises:
-      BadRequestError: one line that names the parameter.
+      RefusedError: one line that names the parameter.
     """
     parsed = _chat(request, model) if isinstance(request, ChatRequest) else _completion(request, model, most)
     source, longest = "messages" if parsed.chat else "prompt", max(max(map(len, parsed.prompts)), 1)
     if longest + max(parsed.max_tokens, int(parsed.chat)) > model.slots:
         answer = f" and {parsed.max_tokens} of an answer" if parsed.max_tokens > 0 else ""
-        raise BadRequestError(
+        raise RefusedError(
+            400,
             f"{longest} tokens of a prompt{answer} do not fit the limit of {model.slots} tokens for both",
             source,
             "context_length_exceeded",
         )
     if parsed.count > most:
         texts = f"{len(parsed.prompts)} prompts with {request.n} texts each"
-        raise BadRequestError(f"n: {texts}, at most {most} in all", "n")
+        raise RefusedError(400, f"n: {texts}, at most {most} in all", "n")
     if request.stream and parsed.texts and parsed.logprobs:
-        raise BadRequestError("stream: not with both echo and logprobs", "stream")
+        raise RefusedError(400, "stream: not with both echo and logprobs", "stream")
     settings = {"temperature": request.temperature, "top_p": max(request.top_p, 1e-6), "stop": tuple(request.stop)}
     for prompt in parsed.prompts if parsed.max_tokens else ():
         for choice in range(request.n):
@@ -247,13 +262,13 @@ def prepare(request: TextRequest, model: ServedModel, most: int) -> ParsedReques
 def _chat(request: ChatRequest, model: ServedModel) -> ParsedRequest:
     if model.template is None:
         hint = "use /v1/completions, or start the server with --template=plain or a .jinja file"
-        raise BadRequestError(f"{model.name} has no chat template; {hint}", "model")
+        raise RefusedError(400, f"{model.name} has no chat template; {hint}", "model")
     try:
         prompt = model.template.prompt_ids([message.model_dump() for message in request.messages])
     except ValueError as error:
-        raise BadRequestError(f"messages: {error}", "messages") from None
+        raise RefusedError(400, f"messages: {error}", "messages") from None
     if request.top_logprobs and not request.logprobs:
-        raise BadRequestError("top_logprobs: needs logprobs: true", "top_logprobs")
+        raise RefusedError(400, "top_logprobs: needs logprobs: true", "top_logprobs")
     rest = model.slots - max(len(prompt), 1)
     max_tokens = request.max_completion_tokens or request.max_tokens or rest
     return ParsedRequest(request, model, [prompt], [], max_tokens, request.logprobs, request.top_logprobs)
@@ -261,7 +276,7 @@ def _chat(request: ChatRequest, model: ServedModel) -> ParsedRequest:
 
 def _completion(request: CompletionRequest, model: ServedModel, most: int) -> ParsedRequest:
     if not 0 < len(request.prompt) <= most:
-        raise BadRequestError(f"prompt: a list of {len(request.prompt)}, not of 1 to {most}", "prompt")
+        raise RefusedError(400, f"prompt: a list of {len(request.prompt)}, not of 1 to {most}", "prompt")
     prompts = [_ids(prompt, model) for prompt in request.prompt]
     texts = []
     if request.echo:
@@ -275,8 +290,8 @@ def _ids(prompt: str | list[int], model: ServedModel) -> list[int]:
     ids = model.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
     unknown = next((token for token in ids if not 0 <= token < model.engine.config.vocab_size), None)
     if unknown is not None:
-        raise BadRequestError(f"prompt: token id {unknown} is not in the model's vocabulary", "prompt")
+        raise RefusedError(400, f"prompt: token id {unknown} is not in the model's vocabulary", "prompt")
     first = model.tokenizer.eos_id if model.tokenizer.bos_id is None else model.tokenizer.bos_id
     if not ids and first is None:
-        raise BadRequestError("prompt: is empty", "prompt")
+        raise RefusedError(400, "prompt: is empty", "prompt")
     return ids or [first]
