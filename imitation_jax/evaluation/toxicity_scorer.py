@@ -61,7 +61,7 @@ class Corpus:
 
     def scores(self, weights_BA: np.ndarray) -> np.ndarray:
         """(W, A) float64: what each word adds to each attribute's logit."""
-        return (self._grams_UB @ weights_BA.astype(np.float32)).astype(np.float64)[self._word_W]
+        return (self._grams_UB @ weights_BA).astype(np.float64)[self._word_W]
 
     def features(self, scores_WA: np.ndarray) -> np.ndarray:
         """(T, F) how the scores of each text's words are distributed."""
@@ -98,7 +98,7 @@ class Scorer:
     """A trained model.
 
     Attributes:
-      weights_RBA: float16, what each n-gram's bucket adds to each attribute's logit, by each regression.
+      weights_RBA: float32, saved as float16: what a bucket's n-grams add to each attribute's logit, by regression.
       head_F: float64 weights of the features, the last one the constant.
       about: what it was trained on and how well it agrees with Perspective.
       digest: of the file that it was saved to.
@@ -123,7 +123,8 @@ class Scorer:
         about = json.dumps({**self.about, "format": FORMAT}, sort_keys=True)
         with replacing(path) as temporary:
             with open(temporary, "wb") as file:
-                np.savez_compressed(file, about=about, weights_RBA=self.weights_RBA, head_F=self.head_F)
+                weights_RBA = self.weights_RBA.astype(np.float16)
+                np.savez_compressed(file, about=about, weights_RBA=weights_RBA, head_F=self.head_F)
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -141,7 +142,7 @@ def load(path: str) -> Scorer:
             known = about.pop("format")
             if known == FORMAT:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
-                return Scorer(arrays["weights_RBA"], arrays["head_F"], about, digest)
+                return Scorer(arrays["weights_RBA"].astype(np.float32), arrays["head_F"], about, digest)
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
         known = None
     what = "a toxicity scorer of another version" if str(known).startswith(FORMAT[:-1]) else "not a toxicity scorer"
@@ -193,4 +194,4 @@ def _ridge(bags_TB: sparse.csr_matrix, logits_TA: np.ndarray, alpha: float) -> n
     from sklearn.linear_model import Ridge
 
     ridge = Ridge(alpha, solver="sparse_cg", tol=1e-3).fit(bags_TB, logits_TA)
-    return ridge.coef_.T.astype(np.float16)
+    return ridge.coef_.T.astype(np.float16).astype(np.float32)
