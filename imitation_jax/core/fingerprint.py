@@ -100,13 +100,13 @@ class Keys:
         return {name: value for name, value in self._flat(settings).items() if self.effect(name) in effects}
 
     def differing(
-        self, there: Mapping[str, Any], here: Mapping[str, Any], effects: Iterable[Effect] = SAME
+        self, one: Mapping[str, Any], other: Mapping[str, Any], effects: Iterable[Effect] = SAME
     ) -> dict[str, tuple[Any, Any]]:
-        """{key: (value there, value here)} of the settings that differ and have one of these effects, sorted by key.
+        """{key: (value in one, value in other)} of the settings that differ and have one of these effects, by key.
 
         A setting that one side lacks has its default, None where it has none: it was recorded before the key was.
         """
-        left, right = self._flat(there), self._flat(here)
+        left, right = self._flat(one), self._flat(other)
         defaults = {name: key.default for name, key in self.items()}
         values = {
             name: tuple(side.get(name, defaults.get(name)) for side in (left, right))

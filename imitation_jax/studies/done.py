@@ -127,6 +127,11 @@ def defaults(layout: Layout) -> dict[str, dict]:
     by_task = _defaults_of(layout.config.evaluate, layout.config.evaluate_keys.to_json())
     if unknown := sorted(layout.evaluations.keys() - by_task.keys()):
         raise ValueError(f"config.evaluations.{unknown[0]}: {layout.config.evaluate} has no such task")
+    for name in layout.evaluations:
+        if (task := by_task[name].get("task")) not in all_tasks():
+            raise ValueError(
+                f"{layout.config.evaluate}: tasks.{name}.task={task!r} is none of {', '.join(all_tasks())}"
+            )
     return by_task
 
 

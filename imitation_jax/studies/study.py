@@ -1,8 +1,6 @@
 """A study from its config to its report."""
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
@@ -62,14 +60,12 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
             logging.info("left out: %s: %s", what, why)
         status.write()
         try:
-            with _session(status, here, lock) as session:
-                _do(session, launcher)
+            with live_table.showing(status) as show, stop_signal() as stopped:
+                _do(StudySession(status, here, lock, show, stopped), launcher)
         except Stopped:
             status.write()
             logging.info("stopped; the same command goes on from here")
             return False
-        for name in status.jobs:  # a kill may have come before
-            _tidy(status, name)
         status.write()
         Console(width=None if sys.stdout.isatty() else WIDTH).print(live_table.status_table(status))
         _report(layout, here, lock)
@@ -77,17 +73,6 @@ def study(config: ConfigDict, workdir: str, scale: float, launcher: str) -> bool
         name, why = next(iter(status.failed.items()))
         raise OSError(f"{len(status.failed)} of {len(status.jobs)} jobs failed, the first one {name}: {why}")
     return True
-
-
-@contextlib.contextmanager
-def _session(status: StudyStatus, here: Path, lock: int) -> Iterator[StudySession]:
-    with live_table.showing(status) as shown, stop_signal() as stopped:
-
-        def show(name: str) -> None:
-            shown(name)
-            _tidy(status, name)
-
-        yield StudySession(status, here, lock, show, stopped)
 
 
 def _do(session: StudySession, launcher: str) -> None:
@@ -125,18 +110,6 @@ def _report(layout: Layout, here: Path, lock: int) -> None:
     if code := start(command, log, lock).wait():
         raise OSError(f"the report failed: {failure(log, code)}")
     logging.info("report: %s", page)
-
-
-def _tidy(status: StudyStatus, name: str) -> None:
-    """Takes away what `config.keep` does not keep of a finished cell's checkpoints."""
-    cell = next((cell for cell in status.layout.cells if cell.name == name), None)
-    keep = status.layout.config.keep
-    if not cell or not status.done(name) or keep == "all":
-        return
-    folder = epath.Path(status.layout.run(cell)) / "checkpoints"
-    for place in [folder] if keep == "nothing" else folder.glob("*/optimizer") if folder.exists() else []:
-        if place.exists():
-            place.rmtree()
 
 
 def _here(layout: Layout) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from absl import logging
+from etils import epath
 
 from imitation_jax.core.files import Lock
 from imitation_jax.studies.jobs import Command, Job
@@ -52,13 +53,30 @@ class StudySession:
     show: Callable[[str], None]
     stopped: Callable[[], bool] = lambda: False
 
+    def __post_init__(self) -> None:
+        for name in self.status.jobs:  # where a kill came before
+            self._tidy(name)
+
     def look(self, jobs: Iterable[Job]) -> None:
         """Reads again how far these jobs are, and shows and writes that."""
         for job in jobs:
             self.status.look(job.name)
+            self._tidy(job.name)
             if self.status.of_job[job.name].stage != "missing":
                 self.show(job.name)
         self.status.write()
+
+    def _tidy(self, name: str) -> None:
+        """Takes away what `config.keep` does not keep of a finished cell's checkpoints."""
+        layout = self.status.layout
+        cell = next((cell for cell in layout.cells if cell.name == name), None)
+        if not cell or not self.status.done(name) or layout.config.keep == "all":
+            return
+        folder = epath.Path(layout.run(cell)) / "checkpoints"
+        whole = layout.config.keep == "nothing"
+        for place in [folder] if whole else folder.glob("*/optimizer") if folder.exists() else []:
+            if place.exists():
+                place.rmtree()
 
     def fail(self, job: Job, why: str) -> None:
         """Notes that the job has failed; the others go on."""

@@ -229,7 +229,7 @@ def compare(folder: epath.Path, config: ConfigDict) -> None:
     recorded = json.loads(path.read_text())
     differing = KEYS.differing(_resolved(recorded), _resolved(config.to_dict()))
     if differing:
-        listed = ", ".join(f"{key} ({there!r} there, {now!r} now)" for key, (there, now) in differing.items())
+        listed = ", ".join(f"{key} ({before!r} there, {now!r} now)" for key, (before, now) in differing.items())
         raise ValueError(f"{path}: belongs to a run with another config: {listed}; use a new --workdir")
 
 
@@ -242,8 +242,8 @@ def trained_with(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> bo
         agrees with whatever is recorded.
     """
     asked = {key: value for key, value in settings.items() if value != "auto"}
-    of_run = dict(flat(recorded))
-    return not KEYS.differing({key: of_run[key] for key in asked if key in of_run}, asked)
+    known = {key: value for key, value in flat(recorded) if key in asked}
+    return not KEYS.differing(known, asked)
 
 
 def claim(folder: epath.Path, config: ConfigDict) -> None:

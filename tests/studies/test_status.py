@@ -145,6 +145,10 @@ def test_a_batch_with_a_variant_and_a_task_that_it_has_not(look, tmp_path):
     with pytest.raises(ValueError, match="config.evaluate_keys: .*int"):
         look()
     del look.config.evaluate_keys["only"]
+    (tmp_path / "typo.py").write_text((tmp_path / "batch.py").read_text().replace("'facts'", "'fact'"))
+    look.config.evaluate = f"{tmp_path}/typo.py:facts"
+    with pytest.raises(ValueError, match="typo.py:facts: tasks.facts.task='fact' is none of .*facts, "):
+        look()
     look.config.evaluate = f"{tmp_path}/batch.py:nq"
     with pytest.raises(ValueError, match="config.evaluations.facts: .*batch.py:nq has no such task"):
         look()
