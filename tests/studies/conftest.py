@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from imitation_jax.studies import config as studies
+from imitation_jax.studies.jobs import Job
+from imitation_jax.studies.layout import lay_out
+from imitation_jax.studies.status import StudyStatus
 
 
 @pytest.fixture
@@ -41,3 +44,15 @@ def write_result():
         path.write_text(json.dumps(result | {"seconds": seconds, "tokens": 50}))
 
     return write
+
+
+@pytest.fixture
+def state(make_config, tmp_path):
+    """`state(job, ...)` with these jobs in the place of a study's own, whose cells are done."""
+
+    def make(*todo: Job) -> StudyStatus:
+        layout = lay_out(make_config(), str(tmp_path), 1)
+        done = [Job(cell.name, "cell", (), lambda: True) for cell in layout.cells]
+        return StudyStatus(layout, [*todo, *done])
+
+    return make
