@@ -42,7 +42,7 @@ HUMAN = Keys(
     check_every=Key(10, "one in so many pairs is an attention check; 0 for none"),
     seed=Key(0, "draws the attention checks"),
     matched_by=Key("", "how the two files' answers were matched"),
-    guidelines=Key("", "digest of what raters read"),
+    guidelines=Key("", "digest of what raters read; ours by default"),
     judge=Key("", "file of the judge's verdicts that the votes are put beside", DATA),
 )
 KEYS_OF_RESULTS = {"judge": JUDGE | RECORDED, "tone": TONE | RECORDED, "human": HUMAN}

@@ -9,12 +9,13 @@ from absl import logging
 
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.data import answer_files
+from imitation_jax.preference.config import HUMAN
 from imitation_jax.preference.rating.database import FORMAT, Store
 
 GUIDELINES = Path(__file__).with_name("guidelines.md")
 MOST_CHECKS = 40
 KEYS = {"instruction": "instruction", "a": "output", "b": "reference"}
-DEFAULTS = {"ratings": 3, "check_every": 10, "seed": 0, "guidelines": ""}
+DEFAULTS = {name: dict(HUMAN.items())[name].default for name in ("ratings", "check_every", "seed", "guidelines")}
 
 
 def open_store(db: str, answers_a: str, answers_b: str, given: Mapping[str, Any]) -> Store:
