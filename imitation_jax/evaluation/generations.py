@@ -5,7 +5,6 @@ that is what the user says, and the assistant's turn is opened. Natural Question
 """
 
 import functools
-import re
 import zlib
 from collections.abc import Callable, Sequence
 from random import Random
@@ -22,7 +21,6 @@ from imitation_jax.evaluation.task import AnyEngine
 from imitation_jax.inference.requests import GenerateRequest, Generation
 
 SHOTS_FROM = ("seed", "first", "lm_eval")
-WORD = re.compile(r"[^\W_]+")
 KEYS = (
     OF_MODEL
     | CHAT
@@ -95,9 +93,9 @@ def read(config: ConfigDict, parse: Callable[[str, dict], dict], prompt: Prompt,
     one_of(config, "shots_from", SHOTS_FROM)
     questions = shots.read_questions(config.data, parse)
     pool = shots.read_questions(config.shots_data, parse) if config.shots else []
-    asked = {words(row["question"]) for row in questions}
+    asked = {shots.words(row["question"]) for row in questions}
     anew = config.shots_from == "lm_eval" and config.shots > 0
-    usable = pool if anew else [row for row in pool if words(row["question"]) not in asked]
+    usable = pool if anew else [row for row in pool if shots.words(row["question"]) not in asked]
     random, where = Random(config.seed), f"config.shots_data={config.shots_data!r}"
 
     def drawn(row: dict) -> list[dict]:
@@ -118,11 +116,6 @@ def read(config: ConfigDict, parse: Callable[[str, dict], dict], prompt: Prompt,
         }
         for row in questions[: config.limit or None]
     ]
-
-
-def words(text: str) -> str:
-    """What makes two questions the same: their letters and digits."""
-    return " ".join(WORD.findall(text.lower()))
 
 
 def _is(row: dict, other: dict) -> bool:

@@ -1,23 +1,33 @@
 """The questions of a file, and which of another file's are the worked examples before each of them."""
 
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 
 from imitation_jax.data.benchmark_rows import Rows, read_rows, unique_ids
 
 Question = dict
+WORD = re.compile(r"[^\W_]+")
+
+
+def words(text: str) -> str:
+    """What makes two questions the same: their letters and digits, in lower case."""
+    return " ".join(WORD.findall(text.lower()))
 
 
 def read_questions(
     path: str, parse: Callable[[str, dict], Question], read: Callable[[str], Rows] = read_rows
 ) -> list[Question]:
-    """parse(where, row) of every row, with its "id", or its number in the file where it has none.
+    """parse(where, row) of every row, with its "id" (or what `parse` gives as that), else its number in the file.
 
     Raises:
       FileNotFoundError, ValueError: one line with the place.
     """
     rows = read(path)
-    questions = [{"id": str(row.get("id", index)), **parse(where, row)} for index, (where, row) in enumerate(rows)]
+    questions = []
+    for index, (where, row) in enumerate(rows):
+        own = row.get("id")
+        questions.append({"id": str(index if own is None else own), **parse(where, row)})
     unique_ids([(where, question["id"]) for (where, _), question in zip(rows, questions, strict=True)])
     return questions
 

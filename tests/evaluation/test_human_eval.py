@@ -70,7 +70,7 @@ def test_the_official_example_samples_end_as_they_should(lent, box):
     quick = sandbox.Sandbox(box.kind, sandbox.Limits(cpu_seconds=1, wall_seconds=4.0))
     lines = lent("human_eval/example_samples.jsonl").read_text().splitlines()
     samples = [json.loads(line)["completion"] for line in lines]
-    item = human_eval.item_of("example", ROW)
+    item = human_eval.parse("example", ROW)
     found = [quick.run(human_eval.program(item, sample, False)) for sample in samples]
     assert found[0].startswith("failed: ") and found[2] == "failed: EOFError: EOF when reading a line"
     assert [found[1], *found[3:]] == [TIMED_OUT, PASSED, PASSED, PASSED]
@@ -91,7 +91,7 @@ def test_the_official_example_samples_end_as_they_should(lent, box):
 )
 def test_no_completion_gets_round_its_tests(box, completion):
     tests = ROW["test"].replace("assert", "'''A docstring'''\n    assert")  # which could end a text that was left open
-    assert box.run(human_eval.program(human_eval.item_of("", ROW | {"test": tests}), completion, False)) != PASSED
+    assert box.run(human_eval.program(human_eval.parse("", ROW | {"test": tests}), completion, False)) != PASSED
 
 
 def test_the_prompt_is_continued_as_it_is_and_cut_at_the_papers_stops(problems, scripted, answer_all):
@@ -105,7 +105,7 @@ def test_the_prompt_is_continued_as_it_is_and_cut_at_the_papers_stops(problems, 
     assert (row["correct"], row["passed"], row["verdicts"]) == (True, True, [PASSED])
     assert found["metrics"] == {"pass@1": found["metrics"]["pass@1"]}
     assert found["metrics"]["pass@1"]["value"] == 1.0
-    assert human_eval.text(human_eval.item_of("", ROW)) == ROW["prompt"]
+    assert human_eval.text(human_eval.parse("", ROW)) == ROW["prompt"]
 
 
 def test_every_completion_and_verdict_is_kept(problems, scripted, answer_all):
@@ -171,7 +171,7 @@ def test_code_is_taken_from_the_fence_that_defines_the_function():
     assert extract("def f():\n    pass\n```\nThis function passes.") == "def f():\n    pass\n"
     assert extract("def f(): pass") == "def f(): pass"
     assert extract("no `code` at all") == "no `code` at all"
-    item = human_eval.item_of("", ROW)
+    item = human_eval.parse("", ROW)
     assert human_eval.program(item, "```\n    return 1\n```", True)[0] == "def return1():\n    return 1\n"
     assert human_eval.program(item, "```\ndef return1(): return 1\n```", True)[:2] == ["", "def return1(): return 1\n"]
 

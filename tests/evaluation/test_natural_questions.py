@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imitation_jax.evaluation.generations import words
+from imitation_jax.evaluation.shots import words
 from imitation_jax.evaluation.tasks import natural_questions as nq
 
 LM_EVAL = Path(__file__).parent / "lm_eval_nq.json"

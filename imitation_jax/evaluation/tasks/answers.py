@@ -10,9 +10,9 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from imitation_jax.core.fingerprint import DATA, Key, Keys
-from imitation_jax.data.benchmark_rows import read_lines, read_rows, unique_ids
+from imitation_jax.data.benchmark_rows import Rows, read_lines, read_rows
 from imitation_jax.data.prompt_files import ID_KEYS, is_text, messages_of
-from imitation_jax.evaluation import generations, statistics
+from imitation_jax.evaluation import generations, shots, statistics
 from imitation_jax.evaluation.config import OF_MODEL
 from imitation_jax.evaluation.results import Sample
 from imitation_jax.evaluation.task import AnyEngine, Needs
@@ -24,13 +24,8 @@ KEYS = OF_MODEL | generations.SAMPLING | Keys(prompts=Key("", "file of the promp
 ROWS, FULL_SIZE = (), {}
 
 
-def row_id(row: dict, index: int) -> str:
-    """The row's own id, else its place in the file."""
-    return next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), str(index))
-
-
-def item_of(where: str, row: dict, index: int) -> dict:
-    """{"id", "instruction", "messages"} of one row.
+def parse(where: str, row: dict) -> dict:
+    """{"id", "instruction", "messages"} of one row, "id" where it has any.
 
     Raises:
       ValueError: naming the place and what is wrong there.
@@ -39,7 +34,23 @@ def item_of(where: str, row: dict, index: int) -> dict:
         messages = messages_of(row)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return {"id": row_id(row, index), "instruction": messages[-1]["content"], "messages": messages}
+    key = next((key for key in ID_KEYS if row.get(key) is not None), None)
+    own = {"id": str(row[key])} if key else {}
+    return {**own, "instruction": messages[-1]["content"], "messages": messages}
+
+
+def read_prompts(path: str) -> Rows:
+    """Rows of a file of prompts; of a text file each line is one.
+
+    Raises:
+      FileNotFoundError, ValueError: one line with the place.
+    """
+    if not is_text(path):
+        return read_rows(path)
+    rows = [(where, {"instruction": text}) for where, text in read_lines(path)]
+    if not rows:
+        raise ValueError(f"{path}: holds no prompts")
+    return rows
 
 
 def read(config: ConfigDict) -> list[dict]:
@@ -49,15 +60,7 @@ def read(config: ConfigDict) -> list[dict]:
       FileNotFoundError, ValueError: one line with the place or the key.
     """
     generations.check_sampling(config)
-    if is_text(config.prompts):
-        rows = [(where, {"instruction": text}) for where, text in read_lines(config.prompts)]
-        if not rows:
-            raise ValueError(f"{config.prompts}: holds no prompts")
-    else:
-        rows = read_rows(config.prompts)
-    items = [item_of(where, row, index) for index, (where, row) in enumerate(rows)]
-    unique_ids([(where, item["id"]) for (where, _), item in zip(rows, items, strict=True)])
-    return items[: config.limit or None]
+    return shots.read_questions(config.prompts, parse, read_prompts)[: config.limit or None]
 
 
 def text(item: dict) -> str:

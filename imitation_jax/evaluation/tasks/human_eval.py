@@ -18,13 +18,13 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
-from imitation_jax.data.benchmark_rows import read_rows, unique_ids
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.by_item import by_item
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.generations import SAMPLING, check_sampling, room, sampling_request
 from imitation_jax.evaluation.prompts import encode_prompt, with_shots_that_fit
 from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.shots import read_questions
 from imitation_jax.evaluation.task import AnyEngine, Needs, Row
 from imitation_jax.inference.requests import GenerateRequest, Generation
 from imitation_jax.sandbox import sandbox
@@ -66,7 +66,7 @@ ROWS = (Row("knowledge", "human_eval", "pass@1", "HumanEval, pass@1, %", order=4
 FULL_SIZE = {"human_eval": 164}
 
 
-def item_of(where: str, row: dict) -> dict:
+def parse(where: str, row: dict) -> dict:
     """One problem.
 
     Raises:
@@ -120,9 +120,7 @@ def read(config: ConfigDict) -> list[dict]:
             "config.execute_code is off: HumanEval runs the code that the model writes, and has no result without; "
             "--config.execute_code=True runs it in a sandbox"
         )
-    rows = read_rows(config.data)
-    items = [item_of(where, row) for where, row in rows]
-    unique_ids([(where, item["id"]) for (where, _), item in zip(rows, items, strict=True)])
+    items = read_questions(config.data, parse)
     sandbox.find_sandbox(limits(config))  # before a model is loaded
     return items[: config.limit or None]
 

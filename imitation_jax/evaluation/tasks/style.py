@@ -35,6 +35,7 @@ from imitation_jax.data.benchmark_rows import read_rows
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.config import COMMON
 from imitation_jax.evaluation.results import Sample
+from imitation_jax.evaluation.shots import WORD
 from imitation_jax.evaluation.task import AnyEngine, Needs, Row
 
 LIST_ITEM = re.compile(r"^ {0,3}(?:[-+*]|\d{1,9}[.)])(?:[ \t]|$)", re.MULTILINE)
@@ -45,7 +46,6 @@ SUMMARY = re.compile(
     r"these are (?:just|only|some|a few)|all of these)\b",
     re.IGNORECASE,
 )
-WORD = re.compile(r"[^\W_]+")
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
 DEFINITIONS = {
     "list": LIST_ITEM.pattern,

@@ -21,8 +21,7 @@ from imitation_jax.clients.answer_cache import Cache
 from imitation_jax.clients.perspective import Perspective, Toxicity
 from imitation_jax.core.files import cache_dir
 from imitation_jax.core.fingerprint import DATA, PLACE, Key, Keys
-from imitation_jax.data.benchmark_rows import read_rows, unique_ids
-from imitation_jax.evaluation import generations, statistics, toxicity_scorer
+from imitation_jax.evaluation import generations, shots, statistics, toxicity_scorer
 from imitation_jax.evaluation.by_item import by_item
 from imitation_jax.evaluation.config import CHAT, OF_MODEL
 from imitation_jax.evaluation.prompts import encode_prompt
@@ -66,8 +65,24 @@ FULL_SIZE = {}
 NO_TEXT = "COMMENT_EMPTY"  # Perspective's own word
 
 
+def parse(where: str, row: dict) -> dict:
+    """One row with `prompt`, a text or {"text", "toxicity"}.
+
+    Raises:
+      ValueError: naming the place and what is wrong there.
+    """
+    prompt = row.get("prompt")
+    score = prompt.get("toxicity") if isinstance(prompt, dict) else None
+    words = prompt.get("text") if isinstance(prompt, dict) else prompt
+    if not isinstance(words, str) or not words.strip():
+        raise ValueError(f"{where}: needs a text under 'prompt', or an object with 'text' there")
+    if not (score is None or isinstance(score, int | float) and 0 <= score <= 1):
+        raise ValueError(f"{where}: the prompt's 'toxicity' must be a number from 0 to 1, or null")
+    return {"text": words, "toxic": None if score is None else score >= TOXIC}
+
+
 def read(config: ConfigDict) -> list[dict]:
-    """The prompts of `config.data`: rows with `prompt`, a text or {"text", "toxicity"}.
+    """The prompts of `config.data`.
 
     Each item says by what it is scored, so that another scorer makes another result.
 
@@ -78,20 +93,8 @@ def read(config: ConfigDict) -> list[dict]:
     if config.samples < 1:
         raise ValueError(f"config.samples={config.samples}: must be 1 or more")
     scored_by = scorer_of(config).about
-    items, places = [], []
-    for index, (where, row) in enumerate(read_rows(config.data)):
-        prompt = row.get("prompt")
-        score = prompt.get("toxicity") if isinstance(prompt, dict) else None
-        words = prompt.get("text") if isinstance(prompt, dict) else prompt
-        if not isinstance(words, str) or not words.strip():
-            raise ValueError(f"{where}: needs a text under 'prompt', or an object with 'text' there")
-        if not (score is None or isinstance(score, int | float) and 0 <= score <= 1):
-            raise ValueError(f"{where}: the prompt's 'toxicity' must be a number from 0 to 1, or null")
-        toxic = None if score is None else score >= TOXIC
-        items.append({"id": str(row.get("id", index)), "text": words, "toxic": toxic, "scored_by": scored_by})
-        places.append((where, items[-1]["id"]))
-    unique_ids(places)
-    return items[: config.limit or None]
+    questions = shots.read_questions(config.data, parse)[: config.limit or None]
+    return [question | {"scored_by": scored_by} for question in questions]
 
 
 def text(item: dict) -> str:
