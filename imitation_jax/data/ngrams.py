@@ -10,24 +10,18 @@ is one that an n-gram begins with, the words themselves are compared, so a colli
 """
 
 import collections
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from imitation_jax.core.json_rows import Rejected
+from imitation_jax.data import normalise
 from imitation_jax.data.sources.sharegpt import TURNS
 
 WORDS = 13
 FEWEST_WORDS = 8  # what is hashed: two times two times two words
 FORMAT = 2  # goes up when the same texts would give other hits
-
-DELETED = re.compile(r"[^\w\s]+|_+")  # all that is neither letter nor digit nor whitespace; "_" is the rest of \w
-ASCII = "".join(map(chr, range(128)))
-ASCII_TABLE = "".join(" " if char.isspace() else char.lower() for char in ASCII).encode() + bytes(128)
-ASCII_DELETED = "".join(DELETED.findall(ASCII)).encode()
 
 BITS_A_KEY = 32  # one in 32 of the words that begin no n-gram passes the bitmap
 CHARACTERS_AT_ONCE = 2**20
@@ -51,15 +45,6 @@ class Hit(NamedTuple):
     items: tuple[int, ...]  # numbers of the indexed texts that hold it, ascending
 
 
-def normalise(text: str) -> str:
-    """Lower-cased words of letters and digits, with single spaces between.
-
-    First decomposed by compatibility (NFKD), so that a full-width or accented letter, a ligature or a no-break space
-    is the plain one; then all that is neither letter, digit nor whitespace is deleted: "Don’t" is "dont".
-    """
-    return " ".join(_normalised(text).decode().split())
-
-
 def turns(row: dict) -> list[str]:
     """The texts of all turns of a dialogue or of a row of a ShareGPT dump, whoever said them, or a plain text's."""
     if isinstance(row.get("text"), str) and not any(key in row for key in TURNS):
@@ -76,7 +61,7 @@ class Ngrams:
     """
 
     def __init__(self, texts: Iterable[str]):
-        self._texts = [_normalised(text) for text in texts]
+        self._texts = [normalise.word_bytes(text) for text in texts]
         words = _Words(self._texts)
         count = np.diff(words.first)
         self.too_short: list[int] = np.flatnonzero(count < FEWEST_WORDS).tolist()
@@ -97,7 +82,7 @@ class Ngrams:
 
     def find(self, texts: Sequence[str]) -> list[Hit]:
         """All places where `texts` (some megabytes together at most) hold an n-gram, in their order."""
-        words = _Words([_normalised(text) for text in texts])
+        words = _Words([normalise.word_bytes(text) for text in texts])
         place = words.keys >> self._shift
         bits = self._bitmap[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8)
         word = np.flatnonzero(bits & 1)
@@ -155,15 +140,6 @@ def _searched(ngrams: Ngrams, batch: list, texts: list[str], owners: list[tuple[
         row, turn = owners[hit.text]
         batch[row][2].append(hit._replace(text=turn))
     return batch
-
-
-def _normalised(text: str) -> bytes:
-    """`normalise` in UTF-8; there may be more spaces."""
-    if text.isascii():
-        return text.encode().translate(ASCII_TABLE, ASCII_DELETED)
-    if "\n" in text:  # no rule of Unicode reaches over a line's end, and most lines are ASCII
-        return b" ".join(map(_normalised, text.split("\n")))
-    return " ".join(DELETED.sub("", unicodedata.normalize("NFKD", text).lower()).split()).encode()
 
 
 class _Words:

@@ -4,7 +4,7 @@ import json
 
 from imitation_jax.core import json_rows
 from imitation_jax.core.files import new_folder, write_text
-from imitation_jax.data.ngrams import normalise
+from imitation_jax.data import normalise
 
 NEAR = 0.75  # Jaccard index of two questions' words from which on they are near twins
 
@@ -29,7 +29,7 @@ def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
     Raises:
       OSError, ValueError: a file that cannot be read, a row without both, `output` exists; names the place.
     """
-    asked = {normalise(question) for question, _ in _read(test)}
+    asked = {normalise.words(question) for question, _ in _read(test)}
     asked_words = [frozenset(question.split()) for question in asked]
     counts = {"rows": 0, "in_test": 0, "near_test": 0, "repeated": 0, "shots": 0, "pairs": 0}
     seen: set[str] = set()
@@ -37,7 +37,7 @@ def write(questions: str, test: str, shots: int, output: str) -> dict[str, int]:
         examples, pairs = [], []
         for question, answers in _read(questions):
             counts["rows"] += 1
-            same = normalise(question)
+            same = normalise.words(question)
             if same in asked or same in seen:
                 counts["in_test" if same in asked else "repeated"] += 1
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from imitation_jax.clients import config as clients
-from imitation_jax.data import ngrams
+from imitation_jax.data import normalise
 from imitation_jax.data.prompt_files import fill
 from imitation_jax.teacher import parsing
 from imitation_jax.teacher.parsing import Avoid
@@ -32,7 +32,7 @@ class Questions:
         if count < config.shown:
             raise ValueError(f"config.seed_pairs={count}: fewer than config.shown={config.shown}")
         self._avoid = Avoid(config.avoid)
-        self._seen = {ngrams.normalise(question): "repeats a seed" for question, _ in self._seeds}
+        self._seen = {normalise.words(question): "repeats a seed" for question, _ in self._seeds}
         self.messages(0, 0)
 
     def messages(self, number: int, size: int) -> list[dict]:
@@ -53,17 +53,17 @@ class Questions:
             cut = answer["finish_reason"] == "length" and place == len(pairs)
             reason = parsing.CUT if cut else self._wrong(question, short)
             if not reason:
-                self._seen[ngrams.normalise(question)] = "repeats a question"
+                self._seen[normalise.words(question)] = "repeats a question"
             yield row, reason
 
     def _wrong(self, question: str, answer: str) -> str:
-        if not ngrams.normalise(question) or not answer:
+        if not normalise.words(question) or not answer:
             return "question or answer is empty"
         if len(question.split()) > self._config.most_question_words:
             return f"question of more than {self._config.most_question_words} words"
         if len(answer.split()) > self._config.most_answer_words:
             return f"answer of more than {self._config.most_answer_words} words"
-        if seen := self._seen.get(ngrams.normalise(question)):
+        if seen := self._seen.get(normalise.words(question)):
             return seen
         return parsing.AVOIDED if self._avoid.holds([question, answer]) else ""
 

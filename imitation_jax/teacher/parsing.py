@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.comma_list import comma_list
 from imitation_jax.core.json_rows import Rejected
-from imitation_jax.data import ngrams, prompt_files
+from imitation_jax.data import normalise, prompt_files
 from imitation_jax.data.ngrams import Ngrams
 from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
 
@@ -48,12 +48,12 @@ class Avoid:
             raise ValueError("config.avoid is empty; name what the student will be evaluated on, or none")
         else:
             texts = [_evaluated(where, row) for where, row in read_rows(paths, "avoid")]
-        self._same = {ngrams.normalise(text) for text in texts}
+        self._same = {normalise.words(text) for text in texts}
         self._ngrams = Ngrams(texts)
 
     def holds(self, texts: Sequence[str]) -> bool:
         """Whether one of them is such a text."""
-        return any(ngrams.normalise(text) in self._same for text in texts) or bool(self._ngrams.find(texts))
+        return any(normalise.words(text) in self._same for text in texts) or bool(self._ngrams.find(texts))
 
 
 def _evaluated(where: str, row: dict) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from imitation_jax.data import dialogues, ngrams
+from imitation_jax.data import dialogues, normalise
 from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
 from imitation_jax.data.prompt_files import fill
 from imitation_jax.teacher import parsing
@@ -24,7 +24,7 @@ class Summaries:
             if key is None:
                 raise ValueError(f"{where}: needs a text under {', '.join(PASSAGE_KEYS)}")
             passage, own = passage_of(row, key), dialogues.id_of(where, row.get("id"))
-            same = ngrams.normalise(passage)
+            same = normalise.words(passage)
             reason = "empty passage" if not same else "repeats a passage" if same in seen else ""
             if reason or avoid.holds([passage]):
                 self.unusable.append(({"passage": own}, reason or parsing.AVOIDED))

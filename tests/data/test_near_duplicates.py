@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from imitation_jax.core.json_rows import Rejected
-from imitation_jax.data.cleaning import exact_duplicates, near_duplicates, queries
+from imitation_jax.data import normalise
+from imitation_jax.data.cleaning import exact_duplicates, near_duplicates
 from imitation_jax.data.sources import sharegpt
 
 SETTINGS = SimpleNamespace(**near_duplicates.get_config().to_dict())
@@ -95,9 +96,9 @@ def test_what_a_short_query_decides():
 
 def test_what_normalising_keeps_apart():
     same = ["What is 2+2 ?", "what  is\n2+2", "“What is 2+2?”", "WHAT IS 2+2!!"]
-    assert len({queries.normalise(text) for text in same}) == 1
+    assert len({normalise.query(text) for text in same}) == 1
     other = ["What is 2-2?", "What is 22?", "What is 2+2=?", "?", "??", "C", "C++", "C#", "", "日本", "日本語"]
-    assert len({queries.normalise(text) for text in other}) == len(other)
+    assert len({normalise.query(text) for text in other}) == len(other)
 
 
 def test_a_reason_names_an_earlier_dialogue_and_likeness():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imitation_jax.core import json_rows
-from imitation_jax.data import ngrams
+from imitation_jax.data import ngrams, normalise
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 SHORT = "who wrote the first book about the moon"  # eight words
@@ -47,7 +47,7 @@ def plain_find(indexed, searched):
 @given(st.one_of(st.text(), TEXT, st.text(st.characters(max_codepoint=127))))
 @settings(deadline=None)
 def test_words_are_those_of_the_plain_rule(text):
-    assert ngrams.normalise(text).split(" ") == (plain_words(text) or [""])
+    assert normalise.words(text).split(" ") == (plain_words(text) or [""])
 
 
 @given(st.lists(TEXT, max_size=5), st.lists(TEXT, max_size=5))
@@ -71,7 +71,7 @@ def test_colliding_hashes_find_nothing(zeros, monkeypatch):
     expected = ngrams.Ngrams(indexed).find(searched)
     monkeypatch.setattr(ngrams, zeros, getattr(ngrams, zeros) * 0)  # all words hash to 0
     assert ngrams.Ngrams(indexed).find(searched) == expected
-    assert set(expected) == {(0, ngrams.normalise(LONG[4:]), (0,)), (2, SHORT, (1,))}
+    assert set(expected) == {(0, normalise.words(LONG[4:]), (0,)), (2, SHORT, (1,))}
 
 
 def test_a_short_text_counts_as_a_whole_and_a_shorter_one_never():

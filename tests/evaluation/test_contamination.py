@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from imitation_jax.core import json_rows
-from imitation_jax.data import builder, evaluation_items, ngrams
+from imitation_jax.data import builder, evaluation_items, normalise
 from imitation_jax.evaluation import contamination, statistics
 from imitation_jax.evaluation.results import read_result, write_lines, write_result
 
@@ -217,4 +217,4 @@ def test_real_prompts_in_real_dialogues(lent, tmp_path):
     read = dict(json_rows.read(dump))
     for found in marks["koala"]["items"].values():
         said = [turn["value"] for turn in read[found["where"]]["conversations"]]
-        assert any(found["words"] in ngrams.normalise(text) for text in said)
+        assert any(found["words"] in normalise.words(text) for text in said)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imitation_jax.data.ngrams import normalise
+from imitation_jax.data import normalise
 from imitation_jax.studies import local_task
 
 
@@ -44,8 +44,8 @@ def test_the_real_questions(lent, tmp_path):
     counts = local_task.write(str(questions), str(test), 32, str(tmp_path / "out"))
     pairs, shots = (rows(tmp_path / "out" / name) for name in ("pairs.jsonl", "shots.jsonl"))
     assert len(pairs) == counts["pairs"] > 1500 and len(shots) == 32
-    asked = {normalise(row["question"]) for row in rows(test)}
-    trained = {normalise(pair["messages"][0]["content"]) for pair in pairs}
-    shown = {normalise(shot["question"]) for shot in shots}
+    asked = {normalise.words(row["question"]) for row in rows(test)}
+    trained = {normalise.words(pair["messages"][0]["content"]) for pair in pairs}
+    shown = {normalise.words(shot["question"]) for shot in shots}
     assert not trained & asked and not trained & shown and not shown & asked
     assert counts["near_test"] and sum(counts.values()) == 2 * counts["rows"]

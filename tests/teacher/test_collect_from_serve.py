@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from imitation_jax.data import ngrams
+from imitation_jax.data import normalise
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_200_unique_pairs_of_nq_and_none_of_the_evaluation_set(command, url, len
     flags = ["--config=configs/teacher/nq_synthetic.py:local", f"--config.url={url}", f"--output={output}"]
     result = command("collect", *flags, f"--config.seeds={seeds}", f"--config.avoid={avoid}")
     assert result.returncode == 0, result.stderr
-    pairs = {ngrams.normalise(row["instruction"]): row["output"] for row in rows(output)}
+    pairs = {normalise.words(row["instruction"]): row["output"] for row in rows(output)}
     with open(avoid) as file:
-        evaluated = {ngrams.normalise(json.loads(line)["question"]) for line in file}
+        evaluated = {normalise.words(json.loads(line)["question"]) for line in file}
     assert len(rows(output)) == len(pairs) == 200 and not pairs.keys() & evaluated

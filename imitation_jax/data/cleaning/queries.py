@@ -4,29 +4,14 @@ What the model said, and a system message, do not count. So "hi" or "continue" m
 is all that its user said.
 """
 
-import functools
 import hashlib
-import itertools
-import unicodedata
 
-MARKS = "".join(".,;:!?…'\"`´“”‘’„«»‹›()[]{}<>*_~|-–—/\\" + "。、，；：！？「」『』（）【】¿¡")
-
-
-@functools.lru_cache(32)  # two steps ask for the same dialogue's, one after the other
-def normalise(text: str) -> str:
-    """Lower case, single spaces, no punctuation at the ends of words, full-width letters and ligatures as plain ones.
-
-    What stands inside a word stays ("2+2" is not "2-2"), and so does a text of nothing but punctuation.
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    words = text.casefold().split()
-    return " ".join(filter(None, map(str.strip, words, itertools.repeat(MARKS)))) or " ".join(words)
+from imitation_jax.data import normalise
 
 
 def query(dialogue: dict) -> str:
     """The normalised user turns, a line each."""
-    return "\n".join(normalise(turn["content"]) for turn in dialogue["messages"] if turn["role"] == "user")
+    return "\n".join(normalise.query(turn["content"]) for turn in dialogue["messages"] if turn["role"] == "user")
 
 
 def digest(query: str) -> bytes:
