@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from imitation_jax.core import json_rows
-from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data.prompt_files import ID_KEYS, TEXT_KEYS, with_input
 
 OUTPUT_KEYS = ("output", "text")
@@ -23,25 +22,23 @@ def read_answers(path: str) -> list[dict]:
       OSError: the file cannot be read.
       ValueError: one line with the place.
     """
-    found = answers(json_rows.read(path))
-    if not found:
+    rows = answers(json_rows.read(path, strict=True))
+    if not rows:
         raise ValueError(f"{path}: holds no rows")
-    return found
+    return rows
 
 
-def answers(read: Iterable[tuple[str, dict | Rejected]]) -> list[dict]:
+def answers(rows: Iterable[tuple[str, dict]]) -> list[dict]:
     """Rows with `id` and `instruction` (each None where the file has none), `output` and `generator`.
 
     Args:
-      read: (where, row) as `json_rows.read` gives them.
+      rows: (where, row) as `json_rows.read` gives them with `strict`.
 
     Raises:
       ValueError: one line with the place.
     """
-    found = []
-    for where, row in read:
-        if isinstance(row, Rejected):
-            raise ValueError(f"{where}: {row.reason}")
+    read = []
+    for where, row in rows:
         key = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
         generator = next((row[key] for key in GENERATOR_KEYS if isinstance(row.get(key), str)), None)
         if "messages" in row:
@@ -57,8 +54,8 @@ def answers(read: Iterable[tuple[str, dict | Rejected]]) -> list[dict]:
             raise ValueError(f"{where}: needs a text under 'output' (or 'text', or 'messages' that end with an answer)")
         if key is None and instruction is None:
             raise ValueError(f"{where}: has neither 'id' nor 'instruction' to match it by")
-        found.append({"id": key, "instruction": instruction, "output": output.strip(), "generator": generator})
-    return found
+        read.append({"id": key, "instruction": instruction, "output": output.strip(), "generator": generator})
+    return read
 
 
 def last_exchange(where: str, messages: object) -> tuple[str | None, str | None]:
@@ -143,14 +140,14 @@ def pairs(
     matched, by, counts = match(answers, references)
     if not matched:
         raise ValueError(f"{paths[0]} and {paths[1]} share no prompt, neither by id nor by instruction")
-    found = []
+    rows = []
     for ours, theirs in matched:
         instruction = ours["instruction"] if ours["instruction"] is not None else theirs["instruction"]
         outputs = {"output": ours["output"], "reference": theirs["output"]}
-        found.append({"id": ours["id"], "instruction": instruction, **outputs})
-    if None in (ids := {row["id"] for row in found}) or len(ids) < len(found):
-        found = [row | {"id": str(index)} for index, row in enumerate(found)]
-    return found, by, counts
+        rows.append({"id": ours["id"], "instruction": instruction, **outputs})
+    if None in (ids := {row["id"] for row in rows}) or len(ids) < len(rows):
+        rows = [row | {"id": str(index)} for index, row in enumerate(rows)]
+    return rows, by, counts
 
 
 def generator_of(answers: list[dict], path: str) -> str:

@@ -125,8 +125,8 @@ class _Drop(apache_beam.DoFn):
         self._name = name
 
     def process(self, joined: tuple[int, dict[str, Iterable]]) -> Iterator[Any]:
-        number, found = joined
-        (row,), reasons = found["rows"], list(found["reasons"])
+        number, groups = joined
+        (row,), reasons = groups["rows"], list(groups["reasons"])
         if not reasons:
             yield number, row
             return
@@ -176,9 +176,9 @@ def _near(rows: apache_beam.PCollection, settings: SimpleNamespace) -> apache_be
     return (
         {"others": waiting, "asked": asked}
         | "earlier" >> apache_beam.CoGroupByKey()
-        | apache_beam.FlatMapTuple(lambda number, found: _compare(number, found, settings))
+        | apache_beam.FlatMapTuple(lambda number, groups: _compare(number, groups, settings))
         | apache_beam.CombinePerKey(min)
-        | apache_beam.MapTuple(lambda number, found: (number, near_duplicates.reason(*found[1:])))
+        | apache_beam.MapTuple(lambda number, nearest: (number, near_duplicates.reason(*nearest[1:])))
     )
 
 
@@ -196,18 +196,18 @@ def _pairs(numbers: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
                 yield number, earlier
 
 
-def _send(number: int, found: dict[str, Iterable]) -> Iterator[tuple[int, tuple[int, str]]]:
+def _send(number: int, groups: dict[str, Iterable]) -> Iterator[tuple[int, tuple[int, str]]]:
     """(earlier, (later, its query))"""
-    (_, asked), *_ = found["asked"]
-    for earlier in found["others"]:
+    (_, asked), *_ = groups["asked"]
+    for earlier in groups["others"]:
         yield earlier, (number, asked)
 
 
-def _compare(number: int, found: dict[str, Iterable], settings: SimpleNamespace) -> Iterator[tuple[int, tuple]]:
+def _compare(number: int, groups: dict[str, Iterable], settings: SimpleNamespace) -> Iterator[tuple[int, tuple]]:
     """(later, (earlier, its id, similarity))"""
-    (name, asked), *_ = found["asked"]
+    (name, asked), *_ = groups["asked"]
     own = near_duplicates.shingles(asked)
-    for later, query in found["others"]:
+    for later, query in groups["others"]:
         jaccard = near_duplicates.similar(near_duplicates.shingles(query), own, settings)
         if jaccard is not None:
             yield later, (number, name, jaccard)

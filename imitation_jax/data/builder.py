@@ -71,14 +71,14 @@ def build(source: Callable[[], Iterable[dict]], data_dir: str, shards: int = 0) 
 def find(path: str) -> epath.Path | None:
     """The tfds folder that `path` is or holds (`prepare` writes tfds/dialogues/1.0.0), or None."""
     path = epath.Path(path)
-    found = [
+    folders = [
         file.parent
         for pattern in ("dataset_info.json", "*/*/dataset_info.json", "tfds/*/*/dataset_info.json")
         for file in sorted(path.glob(pattern))
     ]
-    if len(found) > 1:
-        raise ValueError(f"{path} holds {len(found)} datasets; name one of them: {', '.join(map(str, found))}")
-    return found[0] if found else None
+    if len(folders) > 1:
+        raise ValueError(f"{path} holds {len(folders)} datasets; name one of them: {', '.join(map(str, folders))}")
+    return folders[0] if folders else None
 
 
 def files(path: epath.Path) -> list[epath.Path]:

@@ -78,23 +78,20 @@ def _selected(files: Sequence[str], config: ConfigDict) -> tuple[list[tuple[str,
     places = [place for place, (_, item) in enumerate(items) if not isinstance(item, Rejected)]
     turns = [(place, text) for place in places for text in _asked(items[place][1])]
     logging.info("%d prompts against %d training queries", len(places), len(training))
-    found = against([text for _, text in turns], list(training))
+    nearest = against([text for _, text in turns], list(training))
     ids = list(training.values())
-    for (place, _), bleu, at in zip(turns, *found, strict=True):
+    for (place, _), bleu, at in zip(turns, *nearest, strict=True):
         prompt = items[place][1]
         if bleu > prompt.setdefault("nearest", {"bleu": 0.0, "id": None})["bleu"]:
             prompt["nearest"] = {"bleu": float(bleu), "id": ids[at]}
-    for place in places:
-        where, prompt = items[place]
-        bleu, near = prompt["nearest"].values()
-        if bleu > config.most_bleu:
-            why = f"near a training query: BLEU {bleu:.2f} with {near}"
-            items[place] = where, Rejected(where, prompt["id"], why, prompt)
-    fitting = [place for place in places if not isinstance(items[place][1], Rejected)]
+    fitting = [place for place in places if items[place][1]["nearest"]["bleu"] <= config.most_bleu]
+    fits = set(fitting)
     drawn = set(random.Random(config.seed).sample(fitting, min(config.n, len(fitting))))
-    for place in set(fitting) - drawn:
+    for place in set(places) - drawn:
         where, prompt = items[place]
-        items[place] = where, Rejected(where, prompt["id"], "fits, but was not drawn", prompt)
+        why = "near a training query: BLEU {bleu:.2f} with {id}".format_map(prompt["nearest"])
+        why = "fits, but was not drawn" if place in fits else why
+        items[place] = where, Rejected(where, prompt["id"], why, prompt)
 
     reasons = collections.Counter(
         item.reason.partition(": ")[0] for _, item in items if isinstance(item, Rejected)
@@ -130,7 +127,7 @@ def _training(paths: str) -> dict[str, str]:
 
 
 def _candidates(files: Sequence[str], config: ConfigDict) -> list[tuple[str, dict | Rejected]]:
-    """Every row of the files, set aside where that can be told without the training set."""
+    """Every row of the files, set aside where that is known without the training set."""
     first: dict[tuple[str, ...], str] = {}
     seen: set[str] = set()
     items = []
@@ -143,7 +140,7 @@ def _candidates(files: Sequence[str], config: ConfigDict) -> list[tuple[str, dic
     return items
 
 
-def _unfit(prompt: dict, first: dict[tuple[str, ...], str], told: ConfigDict) -> str:
+def _unfit(prompt: dict, first: dict[tuple[str, ...], str], settings: ConfigDict) -> str:
     """Why a prompt does not fit whatever the training set, or ""; notes in `first` the prompts that came."""
     texts = tuple(_asked(prompt))
     before = first.setdefault(texts, prompt["id"])
@@ -151,8 +148,8 @@ def _unfit(prompt: dict, first: dict[tuple[str, ...], str], told: ConfigDict) ->
         return f"came before: {before}"
     if any(map(categories.is_coding, texts)):
         return "coding"
-    spoken = language.of_turn("\n".join(texts), told)
-    return "" if spoken == told.keep else f"language: {spoken or 'tells none'}"
+    spoken = language.of_turn("\n".join(texts), settings)
+    return "" if spoken == settings.keep else f"language: {spoken or 'tells none'}"
 
 
 def _asked(dialogue: dict) -> Iterator[str]:

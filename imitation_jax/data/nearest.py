@@ -44,9 +44,9 @@ def nearest(texts: Sequence[str]) -> Nearest:
     distinct, first = list(places), np.array([here[0] for here in places.values()] + [-1])
     # Nothing is nearer than an equal text, so only a text that stands alone is looked for.
     alone = [number for number, words in enumerate(distinct) if len(places[words]) == 1]
-    found = _search([distinct[number] for number in alone], distinct, alone)
+    others = _search([distinct[number] for number in alone], distinct, alone)
     bleu, index = np.zeros(len(texts)), np.full(len(texts), -1)
-    bleu[first[alone]], index[first[alone]] = found.bleu, first[found.index]
+    bleu[first[alone]], index[first[alone]] = others.bleu, first[others.index]
     for words, here in places.items():
         if words and len(here) > 1:
             bleu[here], index[here] = _bleu(_totals(len(words)), len(words), len(words)), here[0]
@@ -158,13 +158,13 @@ class _Index:
             if best > self.logs[length - np.arange(n - 1)].sum() - _smoothed(missing) + EQUAL:
                 break
         self.wanted[words] = False
-        found = {
+        scores = {
             int(reference): _bleu(counts.tolist() + [0] * (ORDERS - orders), length, int(self.lengths[reference]))
             for log, reference, counts in seen
             if log >= best - EQUAL
         }
-        reference = min(found, key=lambda reference: (-found[reference], reference), default=-1)
-        return found.get(reference, 0.0), reference
+        reference = min(scores, key=lambda reference: (-scores[reference], reference), default=-1)
+        return scores.get(reference, 0.0), reference
 
     def _of(self, n: int, row: int) -> np.ndarray:
         """The features of order n that a text has."""

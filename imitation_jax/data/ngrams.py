@@ -49,8 +49,8 @@ def turns(row: dict) -> list[str]:
     """The texts of all turns of a dialogue or of a row of a ShareGPT dump, whoever said them, or a plain text's."""
     if isinstance(row.get("text"), str) and not any(key in row for key in TURNS):
         return [row["text"]]
-    found = next((row[key] for key in TURNS if isinstance(row.get(key), list)), [])
-    texts = (turn.get("content", turn.get("value")) for turn in found if isinstance(turn, dict))
+    messages = next((row[key] for key in TURNS if isinstance(row.get(key), list)), [])
+    texts = (turn.get("content", turn.get("value")) for turn in messages if isinstance(turn, dict))
     return [text for text in texts if isinstance(text, str)]
 
 
@@ -104,13 +104,13 @@ class Ngrams:
     def _open(self, group: int) -> dict[int, dict[bytes, tuple[int, ...]]]:
         """The n-grams of one key: number of words -> the words -> the texts that hold them."""
         if group not in self._opened:
-            found = collections.defaultdict(lambda: collections.defaultdict(set))
+            by_size = collections.defaultdict(lambda: collections.defaultdict(set))
             for entry in range(self._begin[group], self._begin[group + 1]):
                 item, at = int(self._item[entry]), int(self._at[entry])
                 gram = self._texts[item].split()[at : at + WORDS]
-                found[len(gram)][b" ".join(gram)].add(item)
+                by_size[len(gram)][b" ".join(gram)].add(item)
             self._opened[group] = {
-                size: {gram: tuple(sorted(items)) for gram, items in grams.items()} for size, grams in found.items()
+                size: {gram: tuple(sorted(items)) for gram, items in grams.items()} for size, grams in by_size.items()
             }
         return self._opened[group]
 

@@ -13,5 +13,5 @@ ASKS_AFTER = re.compile(r"TL;DR:\s*\Z")
 
 def passage_of(row: dict, key: str) -> str:
     """The passage without what asks for a summary."""
-    found = row[key]
-    return (ASKS_AFTER.sub("", ASKS_BEFORE.sub("", found)) if key == "prompt" else found).strip()
+    text = row[key]
+    return (ASKS_AFTER.sub("", ASKS_BEFORE.sub("", text)) if key == "prompt" else text).strip()

@@ -91,4 +91,4 @@ def fill(template: str, **values: object) -> str:
     for name in values:
         if f"{{{name}}}" not in template:
             raise ValueError(f"config.prompt: must hold {{{name}}}")
-    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: str(values[found[0][1:-1]]), template)
+    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda match: str(values[match[0][1:-1]]), template)

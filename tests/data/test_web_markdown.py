@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from imitation_jax.data.web_markdown import MAX_TAGS, to_markdown
+from imitation_jax.data.sources.web_markdown import MAX_TAGS, to_markdown
 
 BAR = (
     '<div class="flex items-center bg-gray-800"><span class="">{}</span><button class="flex ml-auto gap-2">'

@@ -23,7 +23,7 @@ class Source:
     """One dataset of a mixture.
 
     Attributes:
-      path: what `tokens.load` reads.
+      path: what `token_cache.load` reads.
       epochs: how often each dialogue is seen in one epoch of the mixture.
       share: instead of that, the share of all (input, target) pairs that come from here; 0 counts in epochs.
       token_budget: keep so many of the dataset's tokens, see `budgets.subset`; 0 is all.

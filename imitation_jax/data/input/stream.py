@@ -79,11 +79,11 @@ class Stream:
         mixture.check(sources)
         self._parts = []
         for source in sources.values():
-            found = token_cache.load(source.path, tokenizer, template, cache_dir, workers)
-            kept = np.arange(len(found.lengths))
+            tokens = token_cache.load(source.path, tokenizer, template, cache_dir, workers)
+            kept = np.arange(len(tokens.lengths))
             if source.token_budget:
-                kept = budgets.subset(found.lengths, source.token_budget, seed)
-            self._parts.append(Part(found, kept, seq_len, seed, packing))
+                kept = budgets.subset(tokens.lengths, source.token_budget, seed)
+            self._parts.append(Part(tokens, kept, seq_len, seed, packing))
         self._counts = mixture.row_counts(list(sources.values()), self._parts)
         self._part, self._number = mixture.interleave(self._counts)
         self._seq_len, self._batch_size = seq_len, batch_size

@@ -123,10 +123,10 @@ def _source(path: str) -> epath.Path:
         raise FileNotFoundError(f"no data at {path}: give a dialogue file, or a folder that prepare wrote")
     if not given.is_dir():
         return given
-    found = builder.find(given)
-    if found is None:
+    folder = builder.find(given)
+    if folder is None:
         raise FileNotFoundError(f"no tfds dataset in {path} (no dataset_info.json): give a folder that prepare wrote")
-    return found
+    return folder
 
 
 def _content(source: epath.Path) -> str:

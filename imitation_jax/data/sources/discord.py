@@ -96,7 +96,7 @@ class _Threads:
         """Raises ValueError, in one line, if it belongs nowhere."""
         if message.id in self._of:
             raise ValueError("a message id that came before")
-        turns = self._find(message)
+        turns = self._turns_of(message)
         if turns and turns[-1][-1].author == message.author:
             turns[-1].append(message)
         else:
@@ -117,7 +117,7 @@ class _Threads:
                 del self._of[message.id]
             yield turns
 
-    def _find(self, message: _Message) -> Turns:
+    def _turns_of(self, message: _Message) -> Turns:
         """The turns that the message adds to."""
         before = self._right_before(message)
         if message.replies_to is None:

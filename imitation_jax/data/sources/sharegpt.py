@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from imitation_jax.core import json_rows
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import dialogues
-from imitation_jax.data.web_markdown import to_markdown
+from imitation_jax.data.sources.web_markdown import to_markdown
 
 ROLES = {
     "human": "user",
