@@ -44,6 +44,7 @@ setup(
         "py3langid>=0.4",
         "rich>=13",
         "rouge-score>=0.1.2",
+        "rensa>=0.5",
         "sacrebleu>=2.5",
         "scikit-learn>=1.6",
         "scipy>=1.11",

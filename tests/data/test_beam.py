@@ -43,7 +43,7 @@ def test_what_a_killed_worker_left_is_not_read(tmp_path, monkeypatch):
     write = beam._write
 
     def killed_and_tried_again(block, rows, folder):
-        Path(folder, f".{block:08d}.1").write_bytes(b"half")
+        Path(folder, f"{block:08d}.1.tmp").write_bytes(b"half")
         write(block, rows, folder)
 
     monkeypatch.setattr(beam, "_write", killed_and_tried_again)
