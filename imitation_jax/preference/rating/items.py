@@ -1,5 +1,6 @@
 """What is rated: the pairs of two answer files, with attention checks among them; opens their database."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -32,35 +33,30 @@ def open_store(db: str, answers_a: str, answers_b: str, given: Mapping[str, Any]
     """
     if bool(answers_a) != bool(answers_b):
         raise ValueError("--answers_a and --answers_b: give both; a --db that has been started needs neither")
-    is_there = Path(db).expanduser().exists()
-    if not answers_a and not is_there:
+    is_started = Path(db).expanduser().exists()
+    if not answers_a and not is_started:
         raise FileNotFoundError(f"--db={db}: no such file; give --answers_a and --answers_b to start one")
     given = _checked(given)
-    store = Store(db) if is_there else None
-    try:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(Store(db))) if is_started else None
         kept = store.settings() if store else None
+        if kept is None and not answers_a:
+            raise ValueError(f"--db={db}: holds nothing to rate; give --answers_a and --answers_b")
+        if kept and kept["format"] != FORMAT:
+            raise ValueError(f"--db={db}: of another version of this program; name another file")
+        settings = kept or _checked(DEFAULTS) | given
+        items, about_items = _items(answers_a, answers_b, settings["seed"]) if answers_a else ([], {})
         if kept is None:
-            if not answers_a:
-                raise ValueError(f"--db={db}: holds nothing to rate; give --answers_a and --answers_b")
-            settings = _checked(DEFAULTS) | given
-            items, asked = _items(answers_a, answers_b, settings["seed"])
-            store = store or Store(db)
-            store.create(items, settings | asked)
+            store = store or stack.enter_context(contextlib.closing(Store(db)))
+            store.create(items, settings | about_items)
             pairs = sum(item["expected"] is None for item in items)
             logging.info("%s: %d pairs to rate, %d attention checks", db, pairs, len(items) - pairs)
-        elif kept["format"] != FORMAT:
-            raise ValueError(f"--db={db}: of another version of this program; name another file")
-        else:
-            asked = given | (_items(answers_a, answers_b, kept["seed"])[1] if answers_a else {})
-            if differing := [key for key in asked if kept[key] != asked[key]]:
-                raise ValueError(
-                    f"--db={db}: was started with other {' and '.join(differing).replace('_', ' ')}; "
-                    "name another file, or leave out these flags to go on with it"
-                )
-    except BaseException:
-        if store:
-            store.close()
-        raise
+        elif differing := [key for key, value in (given | about_items).items() if kept[key] != value]:
+            raise ValueError(
+                f"--db={db}: was started with other {' and '.join(differing).replace('_', ' ')}; "
+                "name another file, or leave out these flags to go on with it"
+            )
+        stack.pop_all()
     return store
 
 
