@@ -17,9 +17,9 @@ the tokens of all prompts and answers; what several prompts share counts in each
 """
 
 from imitation_jax.core import command
-from imitation_jax.parallel import hosts
+from imitation_jax.parallel import distributed
 
-__doc__ += hosts.HELP
+__doc__ += distributed.HELP
 CONFIG = command.define_config("configs/eval/mmlu.py or configs/eval/all.py")
 MODEL = command.define_string(
     "model",
@@ -37,16 +37,17 @@ WORKDIR = command.define_string("workdir", None, "Folder of the results, local o
 
 
 def main() -> int:
+    distributed.initialize()
     from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation import runner
     from imitation_jax.evaluation.engines import follow
     from imitation_jax.evaluation.result_tables import paired_table, table
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.precision import configure_jax
 
-    start(cache_dir(), several=True)
-    hosts.stop_on_sigterm()
-    if hosts.index():
+    configure_jax(cache_dir(), several=True)
+    distributed.stop_on_sigterm()
+    if distributed.process_index():
         follow()
         return 0
     models = comma_list(MODEL.value)
@@ -54,7 +55,7 @@ def main() -> int:
     print(table(results))
     if compared := paired_table(results, WORKDIR.value):
         print(f"\n{compared}")
-    hosts.tell(None)
+    distributed.broadcast(None)
     return 0
 
 

@@ -42,7 +42,7 @@ def main() -> int:
     from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.parallel import topology
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.precision import configure_jax
     from imitation_jax.planning import plan_tables, sizes
     from imitation_jax.planning.plan import plan
     from imitation_jax.planning.target import make_target
@@ -58,7 +58,7 @@ def main() -> int:
         print(json.dumps(plans, indent=1) if JSON.value else plan_tables.markdown(plans))
         return 0 if all(each["fits"] for each in plans) else 1
     target = make_target(CONFIG.value, TOPOLOGY.value)  # first: it may say how many devices the host has
-    start(cache_dir())
+    configure_jax(cache_dir())
     made = plan(target, cache_dir(), **options)
     print(json.dumps(made, indent=1) if JSON.value else plan_tables.text(made))
     return 0 if made["fits"] else 1

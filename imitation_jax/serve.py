@@ -37,10 +37,10 @@ def main() -> int:
     from imitation_jax.core.comma_list import comma_list
     from imitation_jax.core.files import cache_dir
     from imitation_jax.evaluation.model_sources import named_sources
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.precision import configure_jax
     from imitation_jax.serving import server
 
-    start(cache_dir())
+    configure_jax(cache_dir())
     settings = server.Settings(
         host=HOST.value,
         port=PORT.value,

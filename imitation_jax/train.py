@@ -9,21 +9,22 @@ Every config key with its meaning: imitation_jax/training/config.py.
 """
 
 from imitation_jax.core import command
-from imitation_jax.parallel import hosts
+from imitation_jax.parallel import distributed
 
-__doc__ += hosts.HELP
+__doc__ += distributed.HELP
 CONFIG = command.define_config("configs/smollm2_135m.py")
 WORKDIR = command.define_string("workdir", None, "Folder of the run, local or gs://.", required=True)
 
 
 def main() -> int:
+    distributed.initialize()
     from imitation_jax.core.files import cache_dir
     from imitation_jax.inference.engine import generate_texts
-    from imitation_jax.parallel.start import start
+    from imitation_jax.parallel.precision import configure_jax
     from imitation_jax.training.loop import train
     from imitation_jax.training.samples import make_sampler
 
-    start(cache_dir(), several=True)
+    configure_jax(cache_dir(), several=True)
     config = CONFIG.value
     evaluators = (make_sampler(config, generate_texts),) if config.evaluate.samples else ()
     whole = train(config, WORKDIR.value, str(cache_dir() / "tokens"), evaluators)

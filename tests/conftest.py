@@ -1,8 +1,11 @@
 """What the tests share: eight host devices, the lent data, the small real model, a tiny tokenizer, the commands."""
 
+import contextlib
 import json
 import os
+import re
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -138,6 +141,7 @@ def write_dialogues():
 def command(tmp_path_factory):
     """`command("train", "--config=...", ...)` runs a command to its end in a process of its own, on one device.
 
+    A name that ends in .py is a program's path.
     `command.start(...)` only starts it; both share caches for the session, so that programs compile once, and with
     little effort unless quick=False. `variables` are added to its environment.
     """
@@ -150,7 +154,8 @@ def command(tmp_path_factory):
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick),
             **(variables or {}),
         }
-        argv = [sys.executable, "-m", f"imitation_jax.{name}", *map(str, args)]
+        program = [name] if name.endswith(".py") else ["-m", f"imitation_jax.{name}"]
+        argv = [sys.executable, *program, *map(str, args)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, **(pipes | options))
 
@@ -173,6 +178,14 @@ class Together:
         """What a process has written, both outputs together."""
         return self.logs[index].read_text()
 
+    def name(self, index: int) -> str:
+        """What the others call a process; it says so when it starts."""
+        return re.search(r"process \d+ of \d+ \(host \S+, pid \d+\)", self.said(index))[0]
+
+    def send(self, index: int, number: int) -> None:
+        """Sends a signal to the process that does the work, of which `processes` holds the parent."""
+        os.kill(int(re.search(r"pid (\d+)", self.name(index))[1]), number)
+
     def wait_for(self, path: Path, lines: int) -> None:
         """Until a file has so many lines; the processes must not end before."""
         while not path.exists() or path.read_text().count("\n") < lines:
@@ -182,10 +195,12 @@ class Together:
     def ended(self, seconds: float = 600) -> list[int]:
         """The exit codes; processes that have not ended after so many seconds are killed."""
         deadline = time.monotonic() + seconds
-        for process in self.processes:
+        for index, process in enumerate(self.processes):
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
+                with contextlib.suppress(TypeError, ProcessLookupError):  # a stopped one does not miss its parent
+                    self.send(index, signal.SIGKILL)
                 process.kill()
                 process.wait()
         return [process.returncode for process in self.processes]

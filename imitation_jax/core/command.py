@@ -74,8 +74,8 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(0)
         try:
             for given in argv:
-                if found := re.match(r"--?config=(.*?)(:[^/:]*)?$", given):
-                    if not Path(found[1]).is_file():
+                if path := re.match(r"--?config=(.*?)(:[^/:]*)?$", given):
+                    if not Path(path[1]).is_file():
                         raise FileNotFoundError(f"{given}: no such file")
             rest = flags.FLAGS(argv)[1:]
             without = any(flags.FLAGS[name].value for name in _instead_of_config)
@@ -112,13 +112,13 @@ def run(main: Callable[[], int | None]) -> None:
 def _explained(error: Exception, argv: list[str]) -> Exception:
     """What absl or ml_collections says about a flag, in one line that names the argument and what it should be."""
     text = str(error.args[0]) if error.args else ""
-    if found := re.search(r"Flag --(\w+) must have a value other than None", text):
-        explained = f"--{found[1]} is required; --help tells more"
-    elif found := re.match(r"flag (--config=\S+): Error whilst parsing config file:", text):
-        explained = f"{found[1]}: {text.splitlines()[-1]}"
-    elif found := re.match(r"flag (--config\.\S+): (.*)", text, re.DOTALL):
-        wanted = (wanted for sign, wanted in CONVERSIONS.items() if sign in found[2])
-        explained = f"{found[1]}: {next(wanted, found[2])}"
+    if match := re.search(r"Flag --(\w+) must have a value other than None", text):
+        explained = f"--{match[1]} is required; --help tells more"
+    elif match := re.match(r"flag (--config=\S+): Error whilst parsing config file:", text):
+        explained = f"{match[1]}: {text.splitlines()[-1]}"
+    elif match := re.match(r"flag (--config\.\S+): (.*)", text, re.DOTALL):
+        wanted = (wanted for sign, wanted in CONVERSIONS.items() if sign in match[2])
+        explained = f"{match[1]}: {next(wanted, match[2])}"
     elif isinstance(error, flags.Error):
         return error
     else:

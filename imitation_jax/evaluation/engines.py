@@ -1,7 +1,7 @@
 """The engines of one model: it is loaded once, when the first engine is asked for, and at most one engine is in memory.
 
-On several processes the first one evaluates: it says which model and which engine are next, and what it asks its engine
-the others ask theirs with it (`follow`).
+On several processes process 0 evaluates: it broadcasts which model and which engine are next and what it asks its
+engine, and the others load and compute the same (`follow`).
 """
 
 import dataclasses
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from imitation_jax.evaluation.worker_processes import Leader, repeat
+from imitation_jax.evaluation.worker_processes import BroadcastEngine, answer
 from imitation_jax.inference.engine import Engine
 from imitation_jax.models.load import LoadedModel, load_model
-from imitation_jax.parallel import hosts
+from imitation_jax.parallel import distributed
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.chat_template import load_template
 
@@ -48,7 +48,7 @@ class Engines:
         self._current: EngineKey | None = None
         _broadcast({"source": source, "keys": sorted(self._keys)})
 
-    def __call__(self, key: EngineKey) -> Engine | Leader:
+    def __call__(self, key: EngineKey) -> Engine | BroadcastEngine:
         """Raises ValueError, OSError: the model cannot be loaded, has no template where it needs one, or a mesh that
         does not divide it."""
         _broadcast({"engine": key})
@@ -61,7 +61,8 @@ class Engines:
                 model = dataclasses.replace(model, template=load_template(key.template, model.tokenizer))
             sizes = {"batch_size": key.batch_size, "memory_gib": key.memory_gib, "compute_dtype": key.compute_dtype}
             self._engine, self._current = Engine(model, make_mesh(key.mesh), **sizes), key
-        return Leader(self._engine) if hosts.several() and hosts.index() == 0 else self._engine
+        first = distributed.several() and distributed.process_index() == 0
+        return BroadcastEngine(self._engine) if first else self._engine
 
     def _load(self, mesh: str) -> LoadedModel:
         model = load_model(self._source, make_mesh(mesh))
@@ -76,15 +77,15 @@ class Engines:
 def follow() -> None:
     """What the other processes do while the first one evaluates: load and ask what it does, until it is done."""
     engines = engine = None
-    while (call := hosts.tell()) is not None:
+    while (call := distributed.broadcast()) is not None:
         if "source" in call:
             engine, engines = None, Engines(call["source"], [EngineKey(*key) for key in call["keys"]])
         elif "engine" in call:
             engine = engines(EngineKey(*call["engine"]))
         else:
-            repeat(engine, call)
+            answer(call, engine)
 
 
 def _broadcast(call: dict) -> None:
-    if hosts.index() == 0:
-        hosts.tell(call)
+    if distributed.process_index() == 0:
+        distributed.broadcast(call)

@@ -23,8 +23,7 @@ from imitation_jax.inference.engine import Engine
 from imitation_jax.inference.requests import GenerateRequest, ScoreRequest
 from imitation_jax.models.load import load_model
 from imitation_jax.parallel.mesh import make_mesh
-from imitation_jax.parallel.precision import compute_dtype
-from imitation_jax.parallel.start import start
+from imitation_jax.parallel.precision import compute_dtype, configure_jax
 
 MAX_GEN_TOKS = 256
 PLACEHOLDER = "\ufdd0"  # a noncharacter, which no text may hold and no template trims
@@ -74,7 +73,7 @@ class ImitationJax(TemplateLM):
         for handler in std_logging.getLogger("lm_eval").handlers:
             logging.get_absl_logger().addHandler(handler)
             logging.get_absl_logger().propagate = False
-        start(cache_dir())
+        configure_jax(cache_dir())
         placed = make_mesh(mesh)
         loaded = load_model(model, placed, template=template)
         left = str(batch_size) == "1" or str(batch_size).startswith("auto")

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from imitation_jax.models import checkpoint, families, huggingface
 from imitation_jax.models.gguf import open_gguf
 from imitation_jax.models.loaded_model import LoadedModel, abstract_params
-from imitation_jax.parallel import hosts
+from imitation_jax.parallel import distributed
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import GPT2_FILES, Tokenizer, load_tokenizer
@@ -79,10 +79,10 @@ def load_model(
     """
     mesh = make_mesh() if mesh is None else mesh
     kind, where = split_source(source)
-    if hosts.several():
+    if distributed.several():
         identity = identify(source)
         files = {"checkpoint": identity} if isinstance(identity, str) else {name: size for name, size, _ in identity}
-        hosts.agree(source, files)
+        distributed.assert_equal(source, files)
     if kind == "orbax":
         workdir, step = checkpoint.locate(where)
         model = checkpoint.read_model(workdir, step)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from imitation_jax.core.progress import progress
 from imitation_jax.parallel import topology
-from imitation_jax.parallel.start import start
+from imitation_jax.parallel.precision import configure_jax
 from imitation_jax.planning.plan import plan
 from imitation_jax.planning.target import make_target
 
@@ -61,5 +61,5 @@ def _one(config: dict[str, Any], cache_dir: Path, options: dict[str, Any]) -> di
     logging.set_verbosity(logging.INFO)
     topology.plan_only()
     target = make_target(ConfigDict(config))
-    start(cache_dir)
+    configure_jax(cache_dir)
     return plan(target, cache_dir, **options)

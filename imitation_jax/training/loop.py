@@ -16,7 +16,7 @@ from imitation_jax.data.input.mixture import Source
 from imitation_jax.data.input.stream import Stream
 from imitation_jax.models import checkpoint
 from imitation_jax.models.loaded_model import LoadedModel
-from imitation_jax.parallel import executables, hosts
+from imitation_jax.parallel import distributed, executables
 from imitation_jax.parallel.global_batch import global_batch, share_of_rows
 from imitation_jax.parallel.mesh import make_mesh
 from imitation_jax.parallel.precision import compute_dtype
@@ -36,7 +36,8 @@ Evaluator = Callable[[LoadedModel, int], tuple[dict[str, float], dict[str, str]]
 def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Evaluator, ...] = ()) -> bool:
     """Trains until the data or `config.steps` ends, going on from the newest checkpoint of `workdir`.
 
-    Several processes call it together (`hosts.join`); the first one writes metrics and config, all write checkpoints.
+    Several processes call it together (`distributed.initialize`): process 0 writes metrics and config, all write
+    checkpoints.
 
     Returns:
       True when the run is whole, False when SIGTERM ended it after a checkpoint.
@@ -47,7 +48,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
       FloatingPointError: `config.max_skipped` steps in a row without a finite gradient.
     """
     folder = epath.Path(workdir).expanduser().resolve()
-    terminated = hosts.catch_sigterm()
+    terminated = distributed.catch_sigterm()
 
     # ------------------------------------------------------------------------------------------------------------------
     # Mesh, model, data
@@ -57,11 +58,12 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
     jax.set_mesh(mesh)
     check(config, mesh)
     compare(folder, config)
-    hosts.agree("the config", dict(flat(config.to_dict())) | {"--workdir": workdir})
+    distributed.assert_equal("the config", dict(flat(config.to_dict())) | {"--workdir": workdir})
     best = "validation_loss" if config.data.validation else ""
     checkpoints = Checkpoints(folder, config.checkpoint.keep, best)
     resume_step = checkpoints.latest_step()
-    hosts.agree(f"what --workdir={folder} holds", {"checkpoints/": checkpoints.exist(), "newest": resume_step})
+    held = {"checkpoints/": checkpoints.exist(), "newest": resume_step}
+    distributed.assert_equal(f"what --workdir={folder} holds", held)
 
     # Where the weights come from, the first that applies:
     # 1. the newest whole checkpoint of this workdir: a run that was stopped goes on;
@@ -86,7 +88,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
             workers=config.data.workers,
             cache_dir=config.data.cache_dir or cache_dir,
         )
-        hosts.agree("the data", {"content": stream.fingerprint})
+        distributed.assert_equal("the data", {"content": stream.fingerprint})
         return stream
 
     stream = open_stream(sources(config), config.epochs, config.seed)
@@ -99,7 +101,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
 
     program = make_program(config, model.family, model.config, mesh, total_steps)
     train_step = executables.load(program.step, (program.state, program.batch), mesh)
-    train_step = hosts.compile_together(train_step, program.state, program.batch)
+    train_step = distributed.compile_together(train_step, program.step, program.state, program.batch)
     batches = stream.iterator()
     if resume_step is None:
         params = model.params if config.model.init else random_params(model, program.sharding["params"], config.seed)
@@ -135,7 +137,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         waited = time.monotonic() - start
         return global_batch(local, mesh), batches.get_state(), waited
 
-    if hosts.index() == 0:
+    if distributed.process_index() == 0:
         claim(folder, config)  # not before: a first start that failed must not bind the workdir to its mistake
     steps = range(first_step + 1, total_steps + 1)
     with MetricsWriter(folder, first_step) as writer:
@@ -144,6 +146,7 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
         bar = progress(steps, total=total_steps, initial=first_step, desc="training", unit="step", lines=False)
         for step in bar:
             start = time.monotonic()
+            distributed.heartbeat(f"step {step}")
             state, on_device = train_step(state, batch)
             consumed, next_waited = stream_state, 0.0
             if step < total_steps:  # fetched and sent while the device computes
@@ -181,9 +184,11 @@ def train(config: ConfigDict, workdir: str, cache_dir: str, evaluators: tuple[Ev
                 score = {best: metrics[best]} if best in metrics else None
                 checkpoints.save(step, state, carried, consumed, score)
             if stop:
+                distributed.heartbeat("")  # a bucket may take its time
                 checkpoints.close()
                 logging.info("SIGTERM: step %d of %d is saved; the same command goes on from there", step, total_steps)
                 return False
+        distributed.heartbeat("")
         checkpoints.close()
     loss = f", loss {last_metrics['loss']:.4f}" if last_metrics else ", nothing was left to do"
     logging.info("done: %d steps%s; orbax:%s", total_steps, loss, workdir)

@@ -15,7 +15,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from imitation_jax.core.files import write_text
-from imitation_jax.parallel import hosts
+from imitation_jax.parallel import distributed
 
 
 class MetricsWriter:
@@ -30,7 +30,7 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: epath.Path, start_step: int):
-        self._silent = hosts.index() > 0
+        self._silent = distributed.process_index() > 0
         if self._silent:
             return
         self._workdir = workdir

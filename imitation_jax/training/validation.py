@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from imitation_jax.core.progress import progress
 from imitation_jax.data.input.stream import Stream
 from imitation_jax.models.loaded_model import LoadedModel
+from imitation_jax.parallel import distributed
 from imitation_jax.parallel.global_batch import global_batch
 from imitation_jax.parallel.precision import matmul_precision
 from imitation_jax.training.step import loss_sums
@@ -30,9 +31,9 @@ def make_validation(
         return jnp.stack([loss, correct, jnp.sum(batch["loss_mask"])])
 
     def evaluate(current: LoadedModel, step: int) -> tuple[dict[str, float], dict[str, str]]:
-        del step
         total = np.zeros(3)
         for local in progress(stream.iterator(), total=stream.total_steps, desc="validation", unit="batch"):
+            distributed.heartbeat(f"validation at step {step}")
             total += np.asarray(sums(current.params, global_batch(local, mesh)), np.float64)
         return {"validation_loss": total[0] / total[2], "validation_accuracy": total[1] / total[2]}, {}
 

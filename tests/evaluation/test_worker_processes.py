@@ -12,7 +12,7 @@ from imitation_jax.core.command import PREEMPTED
 from imitation_jax.models import decoder
 from imitation_jax.models.families import llama
 from imitation_jax.models.load import LoadedModel, save_model
-from imitation_jax.parallel.meeting import LOST
+from imitation_jax.parallel.supervisor import LOST
 from imitation_jax.tokenizers.chat_template import load_template
 from imitation_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -78,13 +78,13 @@ def test_two_processes_write_what_one_writes(together, flags, tmp_path):
     assert again.ended() == [0, 0] and again.said(0).count(": kept, the settings are the same") == 2, again
 
 
-@pytest.mark.parametrize("whom, sent, codes", [(1, signal.SIGTERM, [PREEMPTED] * 2), (0, signal.SIGKILL, [-9, LOST])])
+@pytest.mark.parametrize("whom, sent, codes", [(1, signal.SIGTERM, [PREEMPTED] * 2), (0, signal.SIGKILL, [137, LOST])])
 def test_stopped_it_goes_on_where_it_was(together, flags, tmp_path, whom, sent, codes):
     two = together(flags(tmp_path / "run", 40), 2)
     folder = tmp_path / "run" / "eval" / "tiny"
     while not list(folder.glob("*.json")):
         assert all(process.poll() is None for process in two.processes), two
-    two.processes[whom].send_signal(sent)
+    two.send(whom, sent)
     assert two.ended(60) == codes, two
     if sent == signal.SIGTERM:
         assert "process 1 of 2" in two.error(0) and "was stopped by SIGTERM" in two.error(0)

@@ -92,8 +92,8 @@ def test_a_preempted_slice_is_made_anew_and_trains_on(make_cloud, train, devices
 
 @pytest.mark.slow
 def test_after_a_process_was_killed_all_hosts_start_again(make_cloud, train, devices):
-    meeting = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_ports(1)[0]}", "JAX_NUM_PROCESSES": "{hosts}"}
-    cloud = make_cloud(JAX_PROCESS_ID="{host}", **meeting, **devices | {"IMITATION_PAUSE": "2"})
+    rendezvous = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_ports(1)[0]}", "JAX_NUM_PROCESSES": "{hosts}"}
+    cloud = make_cloud(JAX_PROCESS_ID="{host}", **rendezvous, **devices | {"IMITATION_PAUSE": "2"})
     workdir = cloud.bucket / "run1"
     cloud.tpu("create", "run1", "v5e:4x4")
     cloud.tpu("setup", "run1")

@@ -1,14 +1,16 @@
 """Training by several real processes on this machine, two devices each: the same run, and one end for all of them."""
 
-import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from test_bad_input import small_disk
 from test_loop import EXACT, go, records, saved_steps
 
+import imitation_jax
 from imitation_jax.core.command import PREEMPTED
-from imitation_jax.parallel.meeting import LOST
+from imitation_jax.parallel.supervisor import LOST
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +34,15 @@ def losses_are_those_of(got, wanted, assert_close):
         assert_close([x[key] for x in records(got, (key,))], [x[key] for x in records(wanted, (key,))], 1e-4)
 
 
-def named(index, count, together):
-    return f"process {index} of {count} (host {os.uname().nodename}, pid {together.processes[index].pid})"
-
-
 def test_two_processes_one_is_killed_and_another_mesh_goes_on(together, flags, config, tmp_path, assert_close):
     run, whole = tmp_path / "run", tmp_path / "whole"
-    two = together(flags(run, **{"steps": 40, "checkpoint.every": 3}), 2)
+    two = together(flags(run, **{"steps": 40, "checkpoint.every": 3}), 2, variables={"IMITATION_LOST_SECONDS": "15"})
     two.wait_for(run / "metrics.jsonl", 7)
-    two.processes[1].kill()
-    assert two.ended(60) == [LOST, -signal.SIGKILL], two
-    assert two.error(0).startswith(f"{named(1, 2, two)} is lost: its connection broke")
+    two.send(1, signal.SIGKILL)
+    assert two.ended(60) == [LOST, 128 + signal.SIGKILL], two
+    assert two.error(0).startswith(f"{two.name(1)} is lost: no heartbeat for 15 s")
+    assert two.error(1) == f"{two.name(1)} was ended by SIGKILL"
+    assert all("coordination_service" not in two.said(index) for index in (0, 1)), two
     assert saved_steps(run) and len(records(run)) < 40
     config.epochs, config.steps, config.checkpoint.every, config.mesh = 9, 40, 3, "fsdp=8"
     assert go(config, run) is True and go(config, whole) is True
@@ -74,7 +74,7 @@ def test_four_processes_one_is_killed_and_two_go_on(
     codes = four.ended(60)
     assert codes == [LOST, LOST, -signal.SIGKILL, LOST], four
     for index in (0, 1, 3):
-        assert four.error(index).startswith(f"{named(2, 4, four)} is lost: ")
+        assert four.error(index).startswith(f"{four.name(2)} is lost: ")
     assert sum("data: dialogues" in four.said(index) for index in range(4)) == 1
     two = together(flags(run, **keys, mesh="fsdp=-1"), 2)
     assert two.ended() == [0, 0], two
@@ -111,21 +111,34 @@ def test_process_0_is_named_when_it_is_killed(together, flags, tmp_path):
     run = tmp_path / "run"
     three = together(flags(run, **{"steps": 4000, "epochs": 4000, "mesh": "data=3,fsdp=2", "batch_size": 6}), 3)
     three.wait_for(run / "metrics.jsonl", 3)
-    three.processes[0].kill()
-    assert three.ended(60) == [-signal.SIGKILL, LOST, LOST], three
+    three.send(0, signal.SIGKILL)
+    assert three.ended(60) == [128 + signal.SIGKILL, LOST, LOST], three
     for index in (1, 2):
-        assert three.error(index).startswith(f"{named(0, 3, three)} is lost: its connection broke")
+        assert three.error(index).startswith(f"{three.name(0)} is lost: its connection broke")
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_lost(together, flags, tmp_path):
-    run = tmp_path / "run"
-    settings = {"IMITATION_LOST_SECONDS": "20"}
-    two = together(flags(run, steps=4000, epochs=4000), 2, variables=settings)
+@pytest.mark.parametrize("whom", [0, 1])
+def test_a_process_that_hangs_is_lost(together, flags, tmp_path, whom):
+    run, other = tmp_path / "run", 1 - whom
+    two = together(flags(run, steps=4000, epochs=4000), 2, variables={"IMITATION_LOST_SECONDS": "20"})
     two.wait_for(run / "metrics.jsonl", 3)
-    two.processes[1].send_signal(signal.SIGSTOP)
-    assert two.ended(60) == [LOST, -signal.SIGKILL], two  # the killed one is the one that hung
-    assert two.error(0).startswith(f"{named(1, 2, two)} is lost: no sign of life for 20 s (IMITATION_LOST_SECONDS)")
+    two.send(whom, signal.SIGSTOP)
+    codes = two.ended(60)
+    assert codes[other] == LOST and codes[whom] == 128 + signal.SIGKILL, two  # which ends what still hung
+    assert two.error(other).startswith(f"{two.name(whom)} is lost: ")
+
+
+@pytest.mark.slow
+def test_a_worker_does_not_outlive_its_parent(together, flags, tmp_path):
+    run = tmp_path / "run"
+    two = together(flags(run, steps=4000, epochs=4000), 2)
+    two.wait_for(run / "metrics.jsonl", 3)
+    two.processes[1].kill()
+    assert two.ended(60) == [LOST, -signal.SIGKILL], two
+    assert two.error(0).startswith(f"{two.name(1)} is lost: no heartbeat for 30 s")
+    with pytest.raises(ProcessLookupError):
+        two.send(1, 0)
 
 
 @pytest.mark.slow
@@ -135,7 +148,7 @@ def test_what_one_process_fails_of_all_say(together, flags, tmp_path):
     two = together(flags(tmp_path / "run"), 2, variables=[{}, {"IMITATION_CACHE": str(tmp_path / "file")}])
     assert two.ended(60) == [1, 1], two
     assert "Not a directory" in two.error(1)
-    assert two.error(0) == f"{named(1, 2, two)} failed: {two.error(1)}"
+    assert two.error(0) == f"{two.name(1)} failed: {two.error(1)}"
 
 
 @pytest.mark.slow
@@ -180,6 +193,19 @@ def test_wrong_settings_end_in_one_line_on_each(together, flags, tmp_path, each,
         assert message in two.error(index), two
         assert two.said(index).count("error: ") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_other_code_on_another_host_is_refused(together, flags, tmp_path):
+    package = shutil.copytree(Path(imitation_jax.__file__).parent, tmp_path / "imitation_jax")
+    with open(package / "training" / "loss.py", "a") as file:
+        file.write("\n# changed\n")
+    two = together(flags(tmp_path / "run"), 2, variables=[{}, {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(tmp_path)}])
+    assert two.ended(60) == [1, 1], two
+    assert two.error(0) == f"{two.name(1)} failed: {two.error(1)}"
+    assert two.error(1).startswith(
+        f"the code of {two.name(1)} is not that of process 0: imitation_jax/training/loss.py ("
+    )
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from imitation_jax.parallel.precision import compute_dtype
 COMPILE = """
 import pathlib, sys
 import jax
-from imitation_jax.parallel.start import start
-start(pathlib.Path(sys.argv[1]))
+from imitation_jax.parallel.precision import configure_jax
+configure_jax(pathlib.Path(sys.argv[1]))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
