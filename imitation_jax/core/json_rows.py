@@ -267,8 +267,9 @@ def _next_row(where: str, text: _Text, max_bytes: int) -> tuple[dict | Rejected 
         try:
             value, end = DECODER.raw_decode(text.text, text.at)
             if isinstance(value, dict) or end < len(text.text):
-                row, text.at = text.text[text.at : end], end
-                return _row(where, value, row, max_bytes), ""
+                row = _row(where, value, text.text[text.at : end], max_bytes)
+                text.at = end
+                return row, ""
         except json.JSONDecodeError as error:
             if error.pos < len(text.text) - LITERAL and not error.msg.startswith("Unterminated string"):
                 return None, f"not JSON: {error.msg}; the list is not read on"

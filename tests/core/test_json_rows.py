@@ -130,6 +130,11 @@ def test_a_row_that_is_nested_too_deep_is_set_aside(tmp_path):
     assert isinstance(good, dict) and last == json.loads(wide)
     assert [row.reason for row in bad[:2]] == [f"nested more than {json_rows.MAX_DEPTH} deep"] * 2
     assert all(isinstance(row, Rejected) for row in bad)
+    path = tmp_path / "d.json"
+    path.write_text(f"[{', '.join([*deep, wide])}]")
+    rows = items(path)
+    assert [isinstance(row, Rejected) for row in rows] == [False, True, True, True, False]
+    assert [row.row for row in rows[1:3]] == deep[1:3] and rows[3].row_bytes == len(deep[3])
 
 
 def test_data_after_a_list_is_reported(tmp_path):

@@ -36,13 +36,14 @@ def files_of(config: ConfigDict) -> dict[str, list[str]]:
     Raises:
       FileNotFoundError, ValueError: one that names no file, an empty one, an unknown format.
     """
-    inputs = {name: (f"config.inputs.{name}",) * 2 + (paths,) for name, paths in config.get("inputs", {}).items()}
-    inputs = inputs or {config.format: ("config.format", "config.input", config.input)}
+    # (key that names the format, key of the paths, format, paths)
+    given = [(f"config.inputs.{name}",) * 2 + (name, paths) for name, paths in config.get("inputs", {}).items()]
+    given = given or [("config.format", "config.input", config.format, config.input)]
     known = all_formats()
-    for name, (key, _, _) in inputs.items():
+    for format_key, _, name, _ in given:
         if name not in known:
-            raise ValueError(f"{key}: there is no format {name!r}; there are {', '.join(known)}")
-    return {name: input_files(paths, key) for name, (_, key, paths) in inputs.items()}
+            raise ValueError(f"{format_key}: there is no format {name!r}; there are {', '.join(known)}")
+    return {name: input_files(paths, key) for _, key, name, paths in given}
 
 
 def read(files: Mapping[str, Sequence[str]], max_bytes: int) -> Iterator[tuple[str, dict | Rejected]]:
