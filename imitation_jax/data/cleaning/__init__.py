@@ -6,7 +6,7 @@ To add one:
 2. That reason is a phrase, then ": " and details if there are any; the data card counts the phrases.
 3. Where dialogues are compared with earlier ones say COMPARES = True; data/beam.py groups those steps' dialogues.
 4. Name it in `config.steps` of the configs in configs/data/ that want it.
-5. Test it in tests/data/test_NAME.py.
+5. Test it in tests/data/cleaning/test_NAME.py.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ To add one:
 2. Where a row gives dialogues by itself `dialogues.converted` does all but that: places, ids, checks, rejects.
 3. Write configs/data/NAME.py, which calls `prepare.get_config("NAME")` and names the steps.
 4. What `read` notes in a dialogue that it changed is counted by the card if `prepare.NOTES` has it.
-5. Test it in tests/data/test_NAME.py, and against damage in tests/data/test_readers_fuzz.py.
+5. Test it in tests/data/sources/test_NAME.py, and against damage in test_readers_fuzz.py there.
 """
 
 import importlib

@@ -9,7 +9,7 @@ from imitation_jax.data import builder, cleaning, evaluation_items
 from imitation_jax.data.cleaning import phrases
 from imitation_jax.data.prepare import get_config, prepare
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LONG = "The river begins high in the mountains, where snow melts every spring, and finds its way to the sea. "
 
 
