@@ -8,9 +8,9 @@ Prompts are JSON Lines or a list (id with messages, or with instruction), or a .
 any OpenAI-compatible API; its key stands in the environment variable that config.key names, and nowhere else. The
 output is a file of dialogues to prepare or to train on, and an answer file as well, to compare with.
 
-Every answer is on disk before the next is counted: the same command goes on after anything, and asks nothing twice. No
-budget of the config is passed. Prompts that are refused stand in FILE.failed.jsonl with the reason. Exits 0 when every
-prompt is answered or refused. configs/teacher/ also has tldr_synthetic.py and self_instruct.py.
+Every answer is on disk before another is waited for: the same command goes on after anything, and asks nothing twice.
+No budget of the config is passed. Prompts that are refused stand in FILE.failed.jsonl with the reason. Exits 0 when
+every prompt is answered or refused. configs/teacher/ also has tldr_synthetic.py and self_instruct.py.
 """
 
 from imitation_jax.core import command

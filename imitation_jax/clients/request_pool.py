@@ -64,19 +64,28 @@ class RequestPool(Generic[Item, Answer]):
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)  # nobody who is in a hurry waits
         self._thread.start()
 
-    def run(self, take: Callable[[], Item | None], done: Callable[[Item, Answer | ApiError], None]) -> None:
+    def run(
+        self,
+        take: Callable[[], Item | None],
+        done: Callable[[Item, Answer | ApiError], None],
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
         """Asks what `take` gives until it gives None and nothing is under way; `done` gets every end.
 
         `take` is called again after each `done`: what it has nothing for now it may have then. When asking ends early,
         the answers under way are still waited for, unless there was no answer yet and the others will end the same way;
         after that no more can be asked.
 
+        Args:
+          flush: makes sure of what `done` wrote; called before it waits for an answer, after at most as many of them as
+            may be under way, and in the end.
+
         Raises:
           ValueError: another request would end the same way; one line.
           BudgetSpentError: see `Budget.spend`.
         """
         ends: queue.SimpleQueue[tuple[Item, Future] | None] = queue.SimpleQueue()
-        under_way = 0
+        under_way = unflushed = 0
         with _interrupts(lambda: ends.put(None)):
             try:
                 while True:
@@ -86,10 +95,14 @@ class RequestPool(Generic[Item, Answer]):
                         under_way += 1
                     if not under_way:
                         return
+                    if ends.empty() or unflushed >= self._concurrency:
+                        flush()
+                        unflushed = 0
                     if (end := ends.get()) is None:
                         raise KeyboardInterrupt
                     under_way -= 1
                     done(end[0], self._judged(end[1]))
+                    unflushed += 1
             except BaseException as error:
                 self._loop.call_soon_threadsafe(self._api.limiter.stop)
                 if under_way and (self.answered or not isinstance(error, _EndedError)):
@@ -103,6 +116,8 @@ class RequestPool(Generic[Item, Answer]):
                             with contextlib.suppress(ValueError):  # what ended it may be said again
                                 done(end[0], end[1].result())
                 raise
+            finally:
+                flush()
 
     def ask_all(
         self,
@@ -113,6 +128,7 @@ class RequestPool(Generic[Item, Answer]):
         unit: str,
         total: int,
         is_final: Callable[[ApiError], bool],
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         """Asks for each of the items, up to ROUNDS times while there is neither answer nor final error; shows progress.
 
@@ -121,6 +137,7 @@ class RequestPool(Generic[Item, Answer]):
           desc, unit: what is done and to what, see `core.progress`.
           total: of the items with what was answered before.
           is_final: whether asking again is no use.
+          flush: see `run`.
 
         Raises:
           ValueError: some got neither; else as `run`.
@@ -140,7 +157,7 @@ class RequestPool(Generic[Item, Answer]):
                 done(item, end)
                 tick(self.budget.summary())
 
-            self.run(lambda: waiting.popleft() if waiting else None, ended)
+            self.run(lambda: waiting.popleft() if waiting else None, ended, flush)
         if given_up:
             text = f"{len(given_up)} of {total} {unit}s got no answer, the last because of: {given_up[-1]}"
             raise ValueError(f"{text}; the same command asks them again")

@@ -56,11 +56,8 @@ def read(path: str | Path) -> Iterator[tuple[int, dict]]:
 class Lines:
     """A file to append to, of one process at a time; a last line that was cut off is taken away at the start."""
 
-    def __init__(self, path: str | Path, sync: bool = False):
+    def __init__(self, path: str | Path):
         """Opens the file, or makes it.
-
-        Args:
-          sync: whether a row survives a power cut too, once `append` has returned.
 
         Raises:
           ValueError: it is in a bucket.
@@ -69,7 +66,7 @@ class Lines:
         """
         if "://" in str(path):
             raise ValueError(f"{path}: must be a local file, nothing can be appended to others")
-        self.path, self._sync = Path(path).expanduser(), sync
+        self.path = Path(path).expanduser()
         self._lock = Lock(f"{self.path}.lock", f"{path}: another process writes to it; wait for its end, or stop it")
         try:
             self._file = open(self.path, "a+b", buffering=0)
@@ -92,9 +89,11 @@ class Lines:
         except OSError:
             self._file.truncate(offset)
             raise
-        if self._sync:
-            os.fsync(self._file.fileno())
         return offset
+
+    def sync(self) -> None:
+        """All rows so far survive a power cut too, once this has returned."""
+        os.fsync(self._file.fileno())
 
     def at(self, offset: int) -> dict:
         """The row that stands there."""

@@ -58,7 +58,7 @@ def collect(config: ConfigDict, path: str, output: str, retry_refused: bool = Fa
       ValueError, OSError: one line; what was answered is kept.
     """
     clients.check(config)
-    with contextlib.closing(Lines(output, sync=True)) as answers:
+    with contextlib.closing(Lines(output)) as answers:
         state = _compare(config, path, output, retry_refused)
         _write(beside(output, ".rejected.jsonl"), [row.line() for row in state.rejected])
         if state.rejected:
@@ -153,7 +153,7 @@ def _ask(config: ConfigDict, state: State, answers: Lines, output: str, counts: 
             failed.append(request.about | {"messages": request.messages} | about)
             counts["refused"] += refused
 
-        about = {"desc": "asking", "unit": "prompt", "total": state.prompts}
+        about = {"desc": "asking", "unit": "prompt", "total": state.prompts, "flush": answers.sync}
         pool.ask_all(state.pending, done, **about, is_final=lambda error: isinstance(error, RefusedError))
 
 

@@ -62,7 +62,7 @@ def grow(config: ConfigDict, output: str) -> None:
     clients.check(config)
     task = _open(config)
     with contextlib.ExitStack() as stack:
-        answers = stack.enter_context(contextlib.closing(Lines(beside(output, ".answers.jsonl"), sync=True)))
+        answers = stack.enter_context(contextlib.closing(Lines(beside(output, ".answers.jsonl"))))
         growth = stack.enter_context(contextlib.closing(_Growth(config, task, answers, output)))
         growth.replay()
         if not growth.finished:
@@ -147,7 +147,7 @@ class _Growth:
                 for _ in range(so_far() - before):
                     tick(pool.budget.summary())
 
-            pool.run(self._take, done)
+            pool.run(self._take, done, self._answers.sync)
 
     def summary(self) -> str:
         """Counts, in one line."""

@@ -77,6 +77,21 @@ def test_what_there_is_nothing_for_now_may_come_after_an_answer(open_pool):
     assert answers == [0, 2, 4, 6, 8]
 
 
+def test_what_was_written_is_flushed_before_it_waits_and_in_the_end(open_pool):
+    written, flushed, waits = [], [], []
+
+    def take():
+        waits.append(len(written) - len(flushed))
+        return len(waits) if len(waits) < 30 else None
+
+    pool = open_pool(Api(0.01), concurrency=3)
+    pool.run(take, lambda number, end: written.append(number), lambda: flushed.extend(written[len(flushed) :]))
+    assert flushed == written and len(written) == 29 and max(waits) <= 3
+    with pytest.raises(ZeroDivisionError):
+        pool.run(iter([1, 2, None]).__next__, lambda number, end: written.append(1 / 0), lambda: flushed.append("end"))
+    assert flushed[-1] == "end"
+
+
 def test_when_bookkeeping_fails_the_answers_under_way_are_kept(open_pool):
     answers = []
 
