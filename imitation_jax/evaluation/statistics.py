@@ -48,6 +48,18 @@ def proportion(hits: Sequence[bool]) -> Estimate:
     return estimate(k / n, math.sqrt(adjusted * (1 - adjusted) / (n + 4)), n) | {"hits": k}
 
 
+def share(values: Sequence[float]) -> Estimate:
+    """Mean of numbers from 0 to 1, with an interval that keeps to these bounds.
+
+    Without an interval where all are ties: what does not vary does not tell how far it would go.
+    """
+    if all(value in (0, 1) for value in values):
+        return proportion([value == 1 for value in values])
+    if len(set(values)) == 1:
+        return mean(values) | {"stderr": None}
+    return mean(values) | {"interval": list(paired_bootstrap(values))}
+
+
 def macro(groups: Sequence[Estimate]) -> Estimate:
     """Unweighted mean of independent estimates; variances add. `n` counts the items of all groups."""
     k = len(groups)
@@ -173,3 +185,27 @@ def pearson(rows: np.ndarray) -> float:
     centred = rows - rows.mean(axis=0)
     covariance = centred.T @ centred
     return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+def logistic(x_NK: np.ndarray, y_N: np.ndarray, *, steps: int = 50) -> np.ndarray | None:
+    """Maximum likelihood of logit P(y) = x beta by Newton's method: beta (K), or None where there is no maximum.
+
+    Args:
+      y_N: from 0 to 1; what lies between counts as so much of either.
+      steps: fewer than ten are needed where there is a maximum.
+    """
+    beta_K = np.zeros(x_NK.shape[1])
+    for _ in range(steps):
+        p_N = 1 / (1 + np.exp(-x_NK @ beta_K))
+        hessian_KK = (x_NK * (p_N * (1 - p_N))[:, None]).T @ x_NK
+        try:
+            step_K = np.linalg.solve(hessian_KK, x_NK.T @ (y_N - p_N))
+        except np.linalg.LinAlgError:
+            return None
+        beta_K = beta_K + step_K
+        # Beyond that a chance differs from 0 or 1 by less than a millionth of a millionth: there is no maximum.
+        if not np.abs(beta_K).max() < 30:
+            return None
+        if np.abs(step_K).max() < 1e-10:
+            return beta_K
+    return None

@@ -11,7 +11,6 @@ import numpy as np
 
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.statistics import Estimate
-from imitation_jax.preference import win_rates
 
 VOTES = (-1, 0, 1)
 
@@ -60,7 +59,7 @@ def between_raters(votes: Sequence[Sequence[int]]) -> Estimate:
     """Share of pairs of raters of an item who cast the same vote, mean over the items that have a pair."""
     counts_NK = tally([cast for cast in votes if len(cast) > 1])
     cast_N = counts_NK.sum(axis=1)
-    return win_rates.share(((counts_NK * (counts_NK - 1)).sum(axis=1) / (cast_N * (cast_N - 1))).tolist())
+    return statistics.share(((counts_NK * (counts_NK - 1)).sum(axis=1) / (cast_N * (cast_N - 1))).tolist())
 
 
 def with_judge(human: Sequence[int], judge: Sequence[int]) -> dict[str, Estimate]:

@@ -26,6 +26,7 @@ from imitation_jax.clients.forecast import forecast
 from imitation_jax.clients.http import ApiError
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.data import answer_files
+from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import (
     Result,
     is_current,
@@ -286,7 +287,7 @@ def _tone(samples: list[Sample]) -> dict[str, Any]:
     votes = [sample["preference"] for sample in samples if sample["preference"] is not None]
     why = collections.Counter(sample["why"] for sample in samples if sample["preference"] is None)
     counts = {"answers": len(samples), "votes": len(votes), "no_vote": dict(sorted(why.items()))}
-    return {"metrics": {"authoritative": win_rates.share(votes)}, "counts": counts}
+    return {"metrics": {"authoritative": statistics.share(votes)}, "counts": counts}
 
 
 def _path(workdir: str, name: str, task: str) -> epath.Path | None:

@@ -23,11 +23,9 @@ from typing import Any
 import numpy as np
 
 from imitation_jax.evaluation import statistics
-from imitation_jax.evaluation.statistics import Estimate
 
 Sample = dict[str, Any]
 RESAMPLES = 2000
-STEPS = 50  # of Newton's method, which needs fewer than ten where there is a maximum
 
 
 def complete(sample: Sample, a: str, b: str | None) -> Sample:
@@ -58,7 +56,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     ).reshape(-1, 2)
     apart = lengths[lengths[:, 1] != 0]
     metrics = {
-        "win_rate": share(preferences),
+        "win_rate": statistics.share(preferences),
         "better": statistics.proportion([vote > 0.5 for vote in preferences]),
         "ties": statistics.proportion([vote == 0.5 for vote in preferences]),
         "worse": statistics.proportion([vote < 0.5 for vote in preferences]),
@@ -67,9 +65,11 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     summary: dict[str, Any] = {"metrics": metrics}
     if both:
         metrics["flip_rate"] = statistics.proportion([ab == ba != 0.5 for ab, ba in both])
-        metrics["first_shown_preferred"] = share([(ab + ba) / 2 for ab, ba in both])
+        metrics["first_shown_preferred"] = statistics.share([(ab + ba) / 2 for ab, ba in both])
     if len(lengths):
-        metrics["longer_preferred"] = share([vote if longer > 0 else 1 - vote for vote, longer in apart.tolist()])
+        metrics["longer_preferred"] = statistics.share(
+            [vote if longer > 0 else 1 - vote for vote, longer in apart.tolist()]
+        )
         metrics["win_rate_length_controlled"] = statistics.bootstrap(
             length_controlled, lengths, resamples=RESAMPLES, percentile=True
         )
@@ -85,18 +85,6 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     return summary
 
 
-def share(values: Sequence[float]) -> Estimate:
-    """Mean of numbers from 0 to 1, with an interval that keeps to these bounds.
-
-    Without an interval where all are ties: what does not vary does not tell how far it would go.
-    """
-    if all(value in (0, 1) for value in values):
-        return statistics.proportion([value == 1 for value in values])
-    if len(set(values)) == 1:
-        return statistics.mean(values) | {"stderr": None}
-    return statistics.mean(values) | {"interval": list(statistics.paired_bootstrap(values))}
-
-
 def length_controlled(rows: np.ndarray) -> float:
     """The win rate at equal length, nan where it is undefined.
 
@@ -108,7 +96,7 @@ def length_controlled(rows: np.ndarray) -> float:
 
 
 def fit(rows: np.ndarray) -> tuple[float, float]:
-    """(a, b) of the model at the top of this module, by Newton's method; nan where there is no maximum.
+    """(a, b) of the model at the top of this module, by maximum likelihood; nan where there is no maximum.
 
     Args:
       rows: (n, 2) preferences and differences in length.
@@ -122,21 +110,10 @@ def fit(rows: np.ndarray) -> tuple[float, float]:
         x_N2 = np.ones((len(rows), 1))  # no length differs: nothing to control for
     else:
         x_N2 = np.column_stack([np.ones(len(rows)), np.tanh(d_N / spread)])
-    beta_2 = np.zeros(x_N2.shape[1])
-    for _ in range(STEPS):
-        p_N = 1 / (1 + np.exp(-x_N2 @ beta_2))
-        hessian_22 = (x_N2 * (p_N * (1 - p_N))[:, None]).T @ x_N2
-        try:
-            step_2 = np.linalg.solve(hessian_22, x_N2.T @ (y_N - p_N))
-        except np.linalg.LinAlgError:
-            return none
-        beta_2 = beta_2 + step_2
-        # Beyond that a chance differs from 0 or 1 by less than a millionth of a millionth: there is no maximum.
-        if not np.abs(beta_2).max() < 30:
-            return none
-        if np.abs(step_2).max() < 1e-10:
-            return float(beta_2[0]), float(beta_2[1]) if spread else 0.0
-    return none
+    beta = statistics.logistic(x_N2, y_N)
+    if beta is None:
+        return none
+    return float(beta[0]), float(beta[1]) if spread else 0.0
 
 
 def _in_both_orders(sample: Sample) -> tuple[float, float] | None:

@@ -119,13 +119,13 @@ def test_the_bootstraps_interval_is_the_binomials():
 
 
 def test_the_interval_of_whole_votes_is_wilsons_and_of_others_a_bootstraps():
-    whole = win_rates.share([1.0] * 10)
+    whole = statistics.share([1.0] * 10)
     assert statistics.interval(whole)[0] == pytest.approx(0.7224672)
-    halves = win_rates.share([1.0, 0.5, 0.0, 1.0])
+    halves = statistics.share([1.0, 0.5, 0.0, 1.0])
     assert statistics.interval(halves) == statistics.paired_bootstrap([1.0, 0.5, 0.0, 1.0])
     assert halves["stderr"] == pytest.approx(np.std([1, 0.5, 0, 1], ddof=1) / 2)
 
 
 def test_ties_alone_have_no_interval():
-    found = win_rates.share([0.5, 0.5, 0.5])
+    found = statistics.share([0.5, 0.5, 0.5])
     assert found["value"] == 0.5 and statistics.interval(found) is None

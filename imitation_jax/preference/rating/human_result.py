@@ -129,8 +129,8 @@ def _metrics(samples: list[dict], whole: list[dict]) -> dict[str, Estimate]:
         metrics[name] = statistics.proportion([one == vote for one in majorities])
     votes = [sample["votes"] for sample in samples]
     return metrics | {
-        "win_rate": win_rates.share([(vote + 1) / 2 for vote in majorities]),
-        "votes_equal_or_better": _with_sd(win_rates.share(shares), shares),
+        "win_rate": statistics.share([(vote + 1) / 2 for vote in majorities]),
+        "votes_equal_or_better": _with_sd(statistics.share(shares), shares),
         "alpha": agreement.alpha_estimate(votes),
         "alpha_nominal": agreement.alpha_estimate(votes, "nominal"),
         "rater_agreement": agreement.between_raters(votes),
