@@ -95,7 +95,7 @@ class RequestPool(Generic[Item, Answer]):
                         under_way += 1
                     if not under_way:
                         return
-                    if ends.empty() or unflushed >= self._concurrency:
+                    if unflushed and (ends.empty() or unflushed >= self._concurrency):
                         flush()
                         unflushed = 0
                     if (end := ends.get()) is None:
