@@ -22,7 +22,7 @@ ask, summarise, text = choices.ask, choices.summarise, choices.text
 
 
 def read_labelled(path: str) -> Rows:
-    """See `rows.read_rows`; with the labels of the file beside it where there is one.
+    """See `benchmark_rows.read_rows`; with the labels of the file beside it where there is one.
 
     Raises:
       FileNotFoundError, ValueError: one line with the place, also where the two files differ in length.
