@@ -86,3 +86,27 @@ def test_mcnemar_is_the_exact_binomial():
     assert statistics.mcnemar(5, 5) == 1.0
     assert statistics.mcnemar(0, 6) == pytest.approx(2 * 0.5**6)
     assert statistics.mcnemar(9, 2) == statistics.mcnemar(2, 9) == pytest.approx(2 * (1 + 11 + 55) / 2**11)
+
+
+def test_differences_are_by_pairs_where_some_differ():
+    half, more = statistics.proportion([True, False] * 50), statistics.proportion([True] * 53 + [False] * 47)
+    pairs = [(float(k < 53), float(k < 50)) for k in range(100)]
+    value, stderr, paired = statistics.difference(more, half, pairs)
+    assert paired and value == pytest.approx(0.03) and stderr == pytest.approx((0.03 * 0.97 / 99) ** 0.5)
+    value, stderr, paired = statistics.difference(more, half, [(1.0, 1.0), (None, 0.0)])
+    assert not paired and value == pytest.approx(0.03)
+    assert stderr == pytest.approx((half["stderr"] ** 2 + more["stderr"] ** 2) ** 0.5)
+    assert statistics.difference(more, half | {"stderr": None}) is None
+
+
+def test_runs_with_other_seeds_do_not_narrow_the_questions_error():
+    mean, stderr = statistics.over_runs([0.1, 0.2, 0.3], [0.03, 0.03, 0.03])
+    assert mean == pytest.approx(0.2)
+    assert stderr == pytest.approx((0.03**2 + (4.302653 / 1.96) ** 2 * 0.01 / 3) ** 0.5)
+    assert statistics.over_runs([0.2, 0.2], [0.03, 0.05])[1] == pytest.approx(((0.03**2 + 0.05**2) / 2) ** 0.5)
+    assert statistics.pooled([{"value": 0.2, "stderr": 0.1, "n": 5}]) == {"value": 0.2, "stderr": 0.1, "n": 5}
+
+
+@pytest.mark.parametrize("count, z", [(0, 1.959964), (1, 1.959964), (5, 2.575829)])
+def test_intervals_that_hold_together_are_wider(count, z):
+    assert statistics.bonferroni(count) == pytest.approx(z)
