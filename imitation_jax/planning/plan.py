@@ -14,9 +14,9 @@ from imitation_jax.parallel.executables import limit_gib
 from imitation_jax.parallel.precision import compute_dtype
 from imitation_jax.planning import fit, programs
 from imitation_jax.planning.collectives import Collective, Module, collectives, pallas_calls
-from imitation_jax.planning.length import Length, run_length
 from imitation_jax.planning.programs import PROGRAMS, Lowered
 from imitation_jax.planning.roofline import Work, forward_work, roofline, train_work
+from imitation_jax.planning.run_length import Length, run_length
 from imitation_jax.planning.target import Target
 
 Plan = dict[str, Any]

@@ -7,7 +7,7 @@ import pytest
 
 from imitation_jax.evaluation.config import of_model
 from imitation_jax.planning import programs
-from imitation_jax.planning.length import run_length
+from imitation_jax.planning.run_length import run_length
 from imitation_jax.planning.target import make_target
 
 ROOT = Path(__file__).resolve().parents[2]
