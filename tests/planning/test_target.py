@@ -33,7 +33,7 @@ def load(name: str, **keys):
         ({"batch_size": 6}, "cpu:4", "batch_size=6 is not a multiple of accumulation=1 x 4"),
         ({"accumulation": 3}, "cpu:4", "batch_size=32 is not a multiple of accumulation=3 x 4"),
         ({"model__preset": "gpt2_124m"}, "cpu:4", "data.seq_len=2048: the model has learned 1024 positions"),
-        ({"model__preset": "llama_8b"}, "cpu:4", "model.preset='llama_8b' is none of llama_7b"),
+        ({"model__preset": "llama_8b"}, "cpu:4", "model.preset='llama_8b' is none of gpt2_124m"),
         ({"remat": "some"}, "cpu:4", "remat='some' is none of full"),
     ],
 )
