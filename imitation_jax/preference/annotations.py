@@ -6,10 +6,8 @@ from which the two scores are read; the first answer is B), and the samples of `
 """
 
 import math
-from collections.abc import Iterator
 
 from imitation_jax.core import json_rows
-from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import answer_files
 from imitation_jax.preference import verdicts, win_rates
 from imitation_jax.preference.win_rates import Sample
@@ -25,7 +23,7 @@ def read(path: str, answers_a: str = "", answers_b: str = "") -> tuple[list[Samp
       OSError, ValueError: one line with the place.
     """
     samples, names = [], set()
-    for where, row in _rows(path):
+    for where, row in json_rows.read(path, strict=True):
         sample, pair = _sample(where, row)
         samples.append({"id": str(len(samples)), **sample})
         names.add(pair)
@@ -42,13 +40,6 @@ def read(path: str, answers_a: str = "", answers_b: str = "") -> tuple[list[Samp
             a, b = (a or named, b) if side == "a" else (a, b or named)
     a, b = a or "answer 2", b or "answer 1"
     return [win_rates.complete(sample, a, b) for sample in samples], a, b
-
-
-def _rows(path: str) -> Iterator[tuple[str, dict]]:
-    for where, row in json_rows.read(path):
-        if isinstance(row, Rejected):
-            raise ValueError(f"{where}: {row.reason}")
-        yield where, row
 
 
 def _sample(where: str, row: dict) -> tuple[Sample, tuple[str | None, str | None]]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.comma_list import comma_list
-from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import normalise, prompt_files
 from imitation_jax.data.ngrams import Ngrams
 from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
@@ -26,10 +25,7 @@ def read_rows(paths: str, key: str) -> Iterator[tuple[str, dict]]:
     if not names:
         raise ValueError(f"config.{key} is empty; give --config.{key}=FILE")
     for name in names:
-        for where, row in json_rows.read(append_only.existing(name)):
-            if isinstance(row, Rejected):
-                raise ValueError(f"{where}: {row.reason}")
-            yield where, row
+        yield from json_rows.read(append_only.existing(name), strict=True)
 
 
 class Avoid:

@@ -18,7 +18,6 @@ from absl import logging
 
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.fingerprint import digest
-from imitation_jax.core.json_rows import Rejected
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import safe_name, samples_path
 from imitation_jax.evaluation.statistics import Estimate
@@ -163,9 +162,7 @@ def _counts(samples: list[dict], whole: list[dict], votes: list[Vote], left_out:
 def _beside_judge(path: str, whole: list[dict]) -> list[tuple[int, int]]:
     """(the majority's vote, the judge's) of the pairs that both have seen."""
     verdicts = {}
-    for where, row in json_rows.read(path):
-        if isinstance(row, Rejected):
-            raise ValueError(f"{where}: {row.reason}")
+    for _, row in json_rows.read(path, strict=True):
         if isinstance(row.get("preference"), int | float):
             verdicts[str(row.get("id")), row.get("output_a"), row.get("output_b")] = row["preference"]
     pairs = [(sample, verdicts.get((sample["id"], sample["output_a"], sample["output_b"]))) for sample in whole]
