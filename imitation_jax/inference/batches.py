@@ -50,7 +50,7 @@ class Runner:
     def empty_cache(self, rows: int, slots: int) -> dict[str, jax.Array]:
         """A key/value cache on the mesh."""
         with jax.set_mesh(self.mesh):
-            return generate.empty_cache(self.model[0], rows=rows, slots=slots, dtype=self.dtype)
+            return generate.empty_cache(self.model[0], rows, slots, self.dtype)
 
     def prepare(
         self, by_sequence: dict[bytes, list], first: dict[bytes, int], held: int = 0

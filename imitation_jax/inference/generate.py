@@ -25,10 +25,9 @@ DRAFT_ROWS = 4
 DRAFT_LENGTH = 16
 
 
-@functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "dtype"))
-def empty_cache(config: Any, *, rows: int, slots: int, dtype: Any) -> Cache:
-    """A cache that is born on the mesh."""
-    return kv_cache.init_cache(config, rows, slots, dtype)
+# A cache that is born on the mesh, and one that is filled in place.
+empty_cache = jax.jit(kv_cache.init_cache, static_argnums=(0, 1, 2, 3))
+fill = jax.jit(kv_cache.fill_cache, donate_argnames="cache")
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="cache")
@@ -44,9 +43,6 @@ def prefill(
         config, params, rows["tokens"], rows["positions"], rows["ends"], rows["seen"], cache, dtype=dtype
     )
     return kv_cache.continue_cache(cache, new, slot), new
-
-
-fill = jax.jit(kv_cache.fill_cache, donate_argnames="cache")
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="cache")

@@ -152,7 +152,7 @@ def _sequences(count: int, length: int) -> dict[bytes, list]:
 def _cache(runner: Runner, rows: int, slots: int) -> Any:
     """`runner.empty_cache`, where the compiler would put it."""
     with jax.set_mesh(runner.mesh):
-        lowered = generate.empty_cache.lower(runner.model[0], rows=rows, slots=slots, dtype=runner.dtype)
+        lowered = generate.empty_cache.lower(runner.model[0], rows, slots, runner.dtype)
     places = lowered.compile().output_shardings
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), lowered.out_info, places

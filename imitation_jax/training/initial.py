@@ -20,39 +20,39 @@ def new_model(config: ConfigDict, mesh: Mesh) -> LoadedModel:
       ValueError: a preset that does not exist, that `mesh` does not divide, or that is not the architecture of
         `model.init`; rows longer than the model; or no chat template.
     """
+    init, own_tokenizer = config.model.init, config.model.tokenizer
     family, preset = families.preset(config.model.preset) if config.model.preset else (None, None)
     if preset:
         check_length(preset, config)
         abstract_params(family, preset, mesh)  # refuses the mesh before the data is read
-    if config.model.init:
-        model = load.load_model(config.model.init, mesh, template=config.model.template)
-        expected = preset or model.config
-        if model.config != expected:
-            ours, theirs = dataclasses.asdict(model.config), dataclasses.asdict(expected)
-            differ = [key for key in ours if ours[key] != theirs.get(key, ours[key])]
-            wrong = ", ".join(f"{key} {ours[key]!r} is not {theirs[key]!r}" for key in differ)
+    if init:
+        model = load.load_model(init, mesh, template=config.model.template)
+        if preset and model.config != preset:
+            ours, expected = dataclasses.asdict(model.config), dataclasses.asdict(preset)
+            differing = [key for key in ours if ours[key] != expected.get(key, ours[key])]
+            wrong = ", ".join(f"{key} {ours[key]!r} is not {expected[key]!r}" for key in differing)
             raise ValueError(
-                f"model.init={config.model.init} is not a {config.model.preset}: {wrong}; "
+                f"model.init={init} is not a {config.model.preset}: {wrong}; "
                 "use that size's config, or --config.model.preset="
             )
         check_length(model.config, config)
-        if config.model.tokenizer:
-            tokenizer = load_tokenizer(config.model.tokenizer)
-            load.check_fit(tokenizer, model.config, config.model.tokenizer)
-            template = load_template(config.model.template, tokenizer)
-            model = dataclasses.replace(model, tokenizer=tokenizer, template=template)
-        check_template(model, config.model.tokenizer or config.model.init)
-        return model
-    if not config.model.preset or not config.model.tokenizer:
+    elif preset and own_tokenizer:
+        model = LoadedModel(family, preset, None, None, None)
+    else:
         raise ValueError(
             "model.init is empty: give --config.model.init=hf:DIR, gguf:FILE or orbax:WORKDIR, "
             "or model.preset and model.tokenizer for random weights"
         )
-    tokenizer = load_tokenizer(config.model.tokenizer)
-    load.check_fit(tokenizer, preset, config.model.tokenizer)
-    template = load_template(config.model.template, tokenizer)
-    model = LoadedModel(family, preset, None, tokenizer, template)
-    check_template(model, config.model.tokenizer)
+    if own_tokenizer:
+        tokenizer = load_tokenizer(own_tokenizer)
+        load.check_fit(tokenizer, model.config, own_tokenizer)
+        template = load_template(config.model.template, tokenizer)
+        model = dataclasses.replace(model, tokenizer=tokenizer, template=template)
+    if model.template is None:
+        raise ValueError(
+            f"model.template='model': {own_tokenizer or init} has no chat template; "
+            "give --config.model.template=plain (USER: / GPT:) or a .jinja file"
+        )
     return model
 
 
@@ -66,19 +66,6 @@ def check_length(model_config: Any, config: ConfigDict) -> None:
     if model_config.learned_positions and config.data.seq_len > most:
         raise ValueError(
             f"data.seq_len={config.data.seq_len}: the model has learned {most} positions; choose {most} or less"
-        )
-
-
-def check_template(model: LoadedModel, where: str) -> None:
-    """Refuses a model that no dialogue can be written for.
-
-    Raises:
-      ValueError: naming where the template was looked for, and the choices.
-    """
-    if model.template is None:
-        raise ValueError(
-            f"model.template='model': {where} has no chat template; "
-            "give --config.model.template=plain (USER: / GPT:) or a .jinja file"
         )
 
 

@@ -89,7 +89,7 @@ def test_a_kernel_refuses_a_mesh_in_one_line_and_auto_does_without_it(kernel, sp
 
 def test_a_kernel_is_a_file_of_its_own(tmp_path, monkeypatch):
     """On the path of the folder, as a file in it is; what it lacks is XLA's."""
-    (tmp_path / "toy.py").write_text("def takes(mesh):\n    return True\n\n\ndef linear(x, w):\n    return -x @ w\n")
+    (tmp_path / "toy.py").write_text("def linear(x, w):\n    return -x @ w\n")
     monkeypatch.setattr(kernels, "__path__", [*kernels.__path__, str(tmp_path)])
     x, w = jnp.ones((1, 1, 2)), jnp.ones((2, 3))
     np.testing.assert_array_equal(kernels.function("linear", "toy")(x, w), -2 * np.ones((1, 1, 3)))

@@ -19,12 +19,6 @@ LANES = 128  # a TPU's vector registers are so wide: lengths are multiples of it
 BLOCKS = (512, 256, LANES)  # of queries and of keys; the largest that divides a device's share
 
 
-def takes(mesh: jax.sharding.AbstractMesh) -> bool:
-    """Any mesh."""
-    del mesh
-    return True
-
-
 def attention(
     q_BSHK: jax.Array, k_BSNK: jax.Array, v_BSNK: jax.Array, positions_BS: jax.Array, segments_BS: jax.Array
 ) -> jax.Array:

@@ -12,12 +12,6 @@ import jax.numpy as jnp
 LEAST = float(jnp.finfo(jnp.float32).min)  # a logit that weighs nothing beside any other, and makes no nan alone
 
 
-def takes(mesh: jax.sharding.AbstractMesh) -> bool:
-    """Any mesh."""
-    del mesh
-    return True
-
-
 def attention(
     q_BSHK: jax.Array, k_BSNK: jax.Array, v_BSNK: jax.Array, positions_BS: jax.Array, segments_BS: jax.Array
 ) -> jax.Array:
