@@ -1,7 +1,6 @@
 """A model on its mesh, and steps of a prefix tree as batches of few static shapes within the memory that there is."""
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -52,9 +51,9 @@ class Runner:
         with jax.set_mesh(self.mesh):
             return generate.empty_cache(self.model[0], rows, slots, self.dtype)
 
-    def prepare(
+    def plan(
         self, by_sequence: dict[bytes, list], first: dict[bytes, int], held: int = 0
-    ) -> tuple[list[list], Iterator[Step], dict[str, jax.Array]]:
+    ) -> tuple[list[list], list[Step], int, int]:
         """Plans how sequences are read, in rows as long as the memory allows.
 
         Args:
@@ -63,18 +62,12 @@ class Runner:
           held: bytes that are taken.
 
         Returns:
-          What belongs to each sequence, as Parts number them; the steps; and the cache that they share.
+          What belongs to each sequence, as Parts number them; the steps; how many tokens a row holds; and how many
+          slots the cache of one row has that the steps share.
 
         Raises:
           ValueError: one sequence does not fit the memory.
         """
-        members, steps, _, slots = self.plan(by_sequence, first, held)
-        return members, steps, self.empty_cache(1, slots)
-
-    def plan(
-        self, by_sequence: dict[bytes, list], first: dict[bytes, int], held: int = 0
-    ) -> tuple[list[list], Iterator[Step], int, int]:
-        """`prepare` without the cache, but with how many tokens a row holds and how many slots the cache has."""
         keys, arrays = list(by_sequence), [np.frombuffer(key, np.int32) for key in by_sequence]
         sorted_ = order(arrays)
         sequences, wanted = [arrays[i] for i in sorted_], [first[keys[i]] for i in sorted_]
@@ -89,7 +82,7 @@ class Runner:
             if capacity <= 64:
                 self.memory.refuse(needed)
             capacity //= 2
-        return [by_sequence[keys[i]] for i in sorted_], iter(steps), capacity, slots
+        return [by_sequence[keys[i]] for i in sorted_], steps, capacity, slots
 
     def rows(self, step: Step) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """A step's rows as `hidden_branches` takes them, and their shape: a row for each device of the batch axes."""

@@ -119,7 +119,8 @@ class Engine:
         alternatives = score.ALTERNATIVES if any(request.alternatives for request in requests) else 0
 
         runner = self._runner
-        members, steps, cache = runner.prepare(asked, first, beside.held if beside else 0)
+        members, steps, _, slots = runner.plan(asked, first, beside.held if beside else 0)
+        cache = runner.empty_cache(1, slots)
         for step in steps:
             rows, shape = runner.rows(step)
             pieces, asked_M, count = _asked_tokens(step, shape, members, requests)

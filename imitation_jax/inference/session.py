@@ -95,7 +95,8 @@ class Session:
             by_prompt[np.array(sequence.prompt[:-1], np.int32).tobytes()].append(sequence)
         short = by_prompt.pop(b"", [])
         first = {prompt: len(same[0].prompt) - 2 for prompt, same in by_prompt.items()}
-        self._queue.append(self._read(short, *self._runner.prepare(by_prompt, first, self.held)))
+        members, steps, _, slots = self._runner.plan(by_prompt, first, self.held)
+        self._queue.append(self._read(short, members, steps, self._runner.empty_cache(1, slots)))
         self._waiting |= dict.fromkeys(sequences)
 
     def _read(self, short, members, steps, past) -> Iterator[tuple[SequenceState, tuple | None]]:
