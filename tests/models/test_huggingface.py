@@ -204,8 +204,8 @@ def test_a_config_without_a_key(hf_folder, refused):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "mistral"}, "model type 'mistral' is none of llama"),
-        ({"model_type": None}, "model type None is none of llama"),
+        ({"model_type": "mistral"}, "model type 'mistral' is none of gpt2, llama"),
+        ({"model_type": None}, "model type None is none of gpt2, llama"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported, only 'silu'"),
         ({"attention_bias": True}, "attention_bias=True is not supported"),
         ({"mlp_bias": True}, "mlp_bias=True is not supported"),
