@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
-from etils import epath
 
 from imitation_jax.core import json_rows
 from imitation_jax.core.files import Lock
@@ -18,17 +17,6 @@ def beside(output: str, ending: str) -> Path:
     """The file of that ending next to OUTPUT.jsonl."""
     path = Path(output).expanduser()
     return path.with_name(path.name.removesuffix(".jsonl") + ending)
-
-
-def existing(path: str) -> str:
-    """The path, local or a bucket's.
-
-    Raises:
-      FileNotFoundError: no file is there.
-    """
-    if not epath.Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    return path
 
 
 def read(path: str | Path) -> Iterator[tuple[int, dict]]:

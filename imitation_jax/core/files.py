@@ -14,6 +14,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get("IMITATION_CACHE", "~/.cache/imitation_jax")).expanduser()
 
 
+def existing(path: str) -> str:
+    """The path of a file, local or a bucket's.
+
+    Raises:
+      FileNotFoundError: no file is there, or the path is empty.
+    """
+    from etils import epath
+
+    file = epath.Path(path).expanduser() if path else None
+    if file is None or not file.exists() or file.is_dir():
+        raise FileNotFoundError(f"{path or '(no path given)'}: no such file")
+    return path
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a path beside the local `path`; the file or folder that is made there becomes `path` at the end.

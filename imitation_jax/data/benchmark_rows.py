@@ -18,6 +18,7 @@ from typing import Any
 from etils import epath
 
 from imitation_jax.core import json_rows
+from imitation_jax.core.files import existing
 from imitation_jax.data import tfds_rows
 
 Rows = list[tuple[str, dict[str, Any]]]
@@ -47,7 +48,7 @@ def read_lines(path: str) -> list[tuple[str, str]]:
       FileNotFoundError: no such file.
       ValueError: not UTF-8.
     """
-    existing(path)
+    recorded(path)
     return list(json_rows.read_lines(path, strict=True))
 
 
@@ -66,7 +67,7 @@ def read_rows(path: str) -> Rows:
     elif path.removesuffix(".gz").endswith(".csv"):
         rows = _read_csv_rows(path)
     else:
-        existing(path)
+        recorded(path)
         rows = list(json_rows.read(path, strict=True))
     if not rows:
         raise ValueError(f"{path}: holds no rows")
@@ -80,7 +81,7 @@ def read_csv(path: str) -> list[tuple[str, list[str]]]:
       FileNotFoundError: no such file.
       ValueError: not UTF-8, quotes that do not close, a row of another length than the first.
     """
-    content = existing(path).read_bytes()
+    content = recorded(path).read_bytes()
     try:
         text = (gzip.decompress(content) if str(path).endswith(".gz") else content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -108,15 +109,13 @@ def _read_csv_rows(path: str) -> Rows:
     return [(where, dict(zip(header, row, strict=True))) for where, row in rows]
 
 
-def existing(path: str) -> epath.Path:
-    """The path, recorded as read.
+def recorded(path: str) -> epath.Path:
+    """The file's path, recorded as read.
 
     Raises:
       FileNotFoundError: no file is there, or the path is empty.
     """
-    file = epath.Path(path).expanduser() if path else None
-    if file is None or not file.exists() or file.is_dir():
-        raise FileNotFoundError(f"{path or '(no path given)'}: no such file")
+    file = epath.Path(existing(path)).expanduser()
     if _recorded.get() is not None:
         with file.open("rb") as opened:
             _record(

@@ -25,7 +25,7 @@ from scipy import sparse
 from scipy.special import expit, logit
 
 from imitation_jax.core.files import replacing
-from imitation_jax.data.benchmark_rows import existing
+from imitation_jax.data.benchmark_rows import recorded
 
 # scikit-learn, which takes a second to import, is imported where it is used: every task is read with every result.
 
@@ -135,7 +135,7 @@ def load(path: str) -> Scorer:
       FileNotFoundError: no such file.
       ValueError: not a scorer, or one of a version that this one does not read.
     """
-    file = existing(path)
+    file = recorded(path)
     try:
         with file.open("rb") as opened, np.load(opened) as arrays:
             about = json.loads(str(arrays["about"]))

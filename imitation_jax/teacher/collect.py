@@ -18,7 +18,7 @@ from imitation_jax.clients.forecast import forecast
 from imitation_jax.clients.http import ApiError, RefusedError
 from imitation_jax.core import append_only, json_rows
 from imitation_jax.core.append_only import Lines, beside
-from imitation_jax.core.files import write_text
+from imitation_jax.core.files import existing, write_text
 from imitation_jax.core.json_rows import Rejected
 from imitation_jax.data import dialogues, prompt_files
 from imitation_jax.teacher import sidecar
@@ -120,7 +120,7 @@ def _compare(config: ConfigDict, path: str, output: str, retry_refused: bool) ->
 def _read_prompts(path: str) -> tuple[list[dict], list[Rejected]]:
     """The prompts of the file, and its rows that are none."""
     prompts, rejected = [], []
-    for where, row in prompt_files.read_prompts(append_only.existing(path)):
+    for where, row in prompt_files.read_prompts(existing(path)):
         if isinstance(row, Rejected):
             rejected.append(row)
             continue

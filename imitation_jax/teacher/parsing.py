@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from imitation_jax.core import append_only, json_rows
+from imitation_jax.core import json_rows
 from imitation_jax.core.comma_list import comma_list
+from imitation_jax.core.files import existing
 from imitation_jax.data import normalise, prompt_files
 from imitation_jax.data.ngrams import Ngrams
 from imitation_jax.data.passages import PASSAGE_KEYS, passage_of
@@ -25,7 +26,7 @@ def read_rows(paths: str, key: str) -> Iterator[tuple[str, dict]]:
     if not names:
         raise ValueError(f"config.{key} is empty; give --config.{key}=FILE")
     for name in names:
-        yield from json_rows.read(append_only.existing(name), strict=True)
+        yield from json_rows.read(existing(name), strict=True)
 
 
 class Avoid:

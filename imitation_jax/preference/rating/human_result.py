@@ -16,7 +16,8 @@ from collections import defaultdict
 import numpy as np
 from absl import logging
 
-from imitation_jax.core import append_only, json_rows
+from imitation_jax.core import json_rows
+from imitation_jax.core.files import existing
 from imitation_jax.core.fingerprint import digest
 from imitation_jax.evaluation import statistics
 from imitation_jax.evaluation.results import safe_name, samples_path
@@ -55,7 +56,7 @@ def write(store: Store, workdir: str, judge: str) -> tuple[str, str]:
         )
     final = samples_path(workdir, model, "human", "human")
     beside = final.with_name("judge.samples.jsonl")
-    judged = append_only.existing(judge) if judge else str(beside) if beside.exists() else ""
+    judged = existing(judge) if judge else str(beside) if beside.exists() else ""
     metrics, counts = _metrics(samples, whole), _counts(samples, whole, votes, left_out)
     if both := _beside_judge(judged, whole) if judged else []:
         metrics |= agreement.with_judge(*zip(*both, strict=True))

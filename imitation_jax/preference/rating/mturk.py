@@ -18,8 +18,7 @@ from pathlib import Path
 
 from etils import epath
 
-from imitation_jax.core import append_only
-from imitation_jax.core.files import write_text
+from imitation_jax.core.files import existing, write_text
 from imitation_jax.preference.rating.database import Store, Vote, choice_of, vote_of
 from imitation_jax.preference.rating.rendering import rendered
 
@@ -110,7 +109,7 @@ def _choice(row: dict[str, str]) -> int | None:
 def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
     """("FILE:LINE", row) of every row; what a row lacks is ""."""
     needed = {"AssignmentId", "WorkerId", "Input.item", "Input.first_is"}
-    with open(append_only.existing(path), encoding="utf-8-sig", newline="") as file:
+    with open(existing(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restval="")
         try:
             if missing := sorted(needed - set(reader.fieldnames or ())):
