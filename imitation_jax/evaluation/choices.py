@@ -165,17 +165,17 @@ def ask(engine: AnyEngine, items: list[dict], config: ConfigDict, on_sample: Cal
     drafts, requests = [], []
     for item in progress(items, desc="tokenising", unit="question"):
         sample, pairs = encoded(engine, item, config)
-        drafts.append(sample | {"tokens": sum(len(context) + len(continuation) for context, continuation in pairs)})
+        drafts.append((sample, sum(len(context) + len(continuation) for context, continuation in pairs)))
         # As lists of Python's ints all contexts of MMLU would fill half a gigabyte.
         first = array("i", pairs[0][0])
         requests += [ScoreRequest(first if ids is pairs[0][0] else ids, continuation) for ids, continuation in pairs]
 
     def on_item(index: int, scores: list[Score]) -> None:
-        draft = drafts[index]
-        judged = judge(draft["choices"], draft["gold"], [score.logprob for score in scores])
-        on_sample({**draft, **judged, "tokens": draft["tokens"]})
+        sample, tokens = drafts[index]
+        judged = judge(sample["choices"], sample["gold"], [score.logprob for score in scores])
+        on_sample({**sample, **judged, "tokens": tokens})
 
-    engine.score(requests, on_result=by_item([len(draft["choices"]) for draft in drafts], on_item))
+    engine.score(requests, on_result=by_item([len(sample["choices"]) for sample, _ in drafts], on_item))
 
 
 def judge(choices: list[str], gold: int, logprobs: list[float]) -> Sample:
