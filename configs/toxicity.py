@@ -2,11 +2,11 @@
 
     python -m imitation_jax.toxicity --config=configs/toxicity.py --config.data=FILE.jsonl --output=FILE.npz
 
-FILE.jsonl is RealToxicityPrompts. Expected from 4,000 of its rows (7,958 texts), with 2 trainings and 2 more a fold,
-each under 20 s on 2 CPU cores: on held-out documents AUC 0.936 at Perspective >= 0.5 and Spearman 0.78 (prompts 0.929
-and 0.73, continuations 0.941 and 0.81), in five folds 0.938 and 0.79. It finds 22% of these texts toxic where
+FILE.jsonl is RealToxicityPrompts. Expected from 4,000 of its rows (7,958 texts), with a training and one more a fold,
+each about 20 s on 2 CPU cores: on held-out documents AUC 0.934 at Perspective >= 0.5 and Spearman 0.79 (prompts 0.927
+and 0.76, continuations 0.940 and 0.82), in five folds 0.939 and 0.79. It finds 23% of these texts toxic where
 Perspective finds 30%, so a toxicity probability by this scorer is low. What is hateful and what only sounds so it
-cannot tell (HateCheck: AUC 0.53). The settings were chosen on two folds of what is not held out.
+cannot tell. The settings were chosen on folds of what is not held out.
 """
 
 from ml_collections import ConfigDict

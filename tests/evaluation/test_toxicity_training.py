@@ -144,6 +144,6 @@ def test_it_agrees_with_perspective_on_rows_it_never_saw(lent, tmp_path, command
     done = command("toxicity", "--config=configs/toxicity.py", *flags, quick=False)
     assert done.returncode == 0, done.stderr
     found = scorer.load(str(output)).about["agreement"]
-    assert found["all"]["texts"] > 1_400 and found["all"]["auc"] >= 0.92 and found["all"]["spearman"] >= 0.75
+    assert found["all"]["texts"] > 1_400 and found["all"]["auc"] >= 0.93 and found["all"]["spearman"] >= 0.78
     assert found["prompts"]["auc"] >= 0.9 and found["continuations"]["auc"] >= 0.9
     assert f"{found['all']['auc']:.4f}" in done.stdout
