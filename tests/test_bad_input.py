@@ -210,7 +210,8 @@ def test_a_missing_shard_of_a_checkpoint(run, command, tmp_path):
     max(shards, key=lambda path: path.stat().st_size).unlink()
     result = run(workdir, "--config.steps=4")
     line = one_line(result)
-    assert f"{workdir}/checkpoints/4: cannot be restored, a file may be missing or damaged" in line
+    items = "optimizer, params, stream"
+    assert f"{workdir}/checkpoints/4: {items} cannot be restored, a file may be missing or damaged" in line
     assert "remove that folder to go on from an earlier step" in line
     line = one_line(command("convert", f"--from=orbax:{workdir}", f"--to=hf:{tmp_path / 'out'}"))
     assert "checkpoints/4: params cannot be restored" in line
