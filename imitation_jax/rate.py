@@ -21,7 +21,7 @@ ANSWERS_A = command.define_string("answers_a", "", "Answers to be judged: JSON L
 ANSWERS_B = command.define_string("answers_b", "", "The opponent's answers to the same prompts.")
 DB = command.define_string("db", None, "SQLite file of the ratings.", required=True)
 HOST = command.define_string("host", "127.0.0.1", "Address to serve; others than this machine's need a code.")
-PORT = command.define_integer("port", 8080, "0 takes a free one, which the log tells.")
+PORT = command.define_integer("port", 8080, "0 takes a free one; the log says which.")
 RATINGS = command.define_integer("ratings", None, "Ratings an item, each by another rater (default 3).")
 CHECK_EVERY = command.define_integer(
     "check_every", None, "One in so many pairs is an attention check, 0 for none (default 10)."

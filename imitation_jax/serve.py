@@ -19,12 +19,12 @@ MODEL = command.define_string(
     "model", None, "hf:DIR, gguf:FILE or orbax:WORKDIR[@STEP]; several with commas or globs.", required=True
 )
 HOST = command.define_string("host", "127.0.0.1", "Address to serve; others than this machine's need a key.")
-PORT = command.define_integer("port", 8000, "0 takes a free one, which the log tells.")
+PORT = command.define_integer("port", 8000, "0 takes a free one; the log says which.")
 TEMPLATE = command.define_string("template", "model", "Chat template: the model's own, plain (USER:) or a .jinja file.")
 DTYPE = command.define_string("compute_dtype", "auto", "float32, bfloat16, or auto: what the hardware multiplies.")
 MESH = command.define_string("mesh", "fsdp=-1", "Mesh of devices, such as fsdp=2,tensor=4.")
 MEMORY = command.define_float("memory_gib", 0.0, "Of a device, for each model's caches; 0 chooses by itself.")
-ROWS = command.define_integer("rows", 16, "Texts of a model that are written at a time, fewer where memory ends.")
+ROWS = command.define_integer("rows", 16, "Batch size of each model; fewer where memory is short.")
 CONTEXT = command.define_integer(
     "context", 0, "Most tokens of a prompt and its answer; 0 for 2,048, or all that a model has."
 )

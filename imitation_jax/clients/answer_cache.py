@@ -21,7 +21,7 @@ class Cache:
           OSError: it cannot be written there.
         """
         create = "CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT NOT NULL)"
-        self._file = open_database(path, create)
+        self._file = open_database(path, create, "cache of answers")
 
     def get(self, question: Any) -> Any:
         """The answer, None where there is none yet."""
@@ -41,12 +41,13 @@ def _key(question: Any) -> str:
     return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
 
 
-def open_database(path: str | Path, create: str) -> sqlite3.Connection:
+def open_database(path: str | Path, create: str, what: str) -> sqlite3.Connection:
     """The SQLite file, made where there is none, in which every statement outlives a kill -9 once it has returned.
 
     Args:
       path: a file, or ":memory:".
       create: the statement that makes its table where there is none.
+      what: what it is, for errors.
 
     Raises:
       ValueError: something else is there.
@@ -63,7 +64,7 @@ def open_database(path: str | Path, create: str) -> sqlite3.Connection:
         file.execute("PRAGMA synchronous = NORMAL")
         file.execute(create)
     except sqlite3.OperationalError as error:
-        raise OSError(f"{path}: cannot be opened as a cache of answers ({error})") from None
+        raise OSError(f"{path}: cannot be opened as a {what} ({error})") from None
     except sqlite3.DatabaseError as error:
-        raise ValueError(f"{path}: not a cache of answers ({error}); name another file") from None
+        raise ValueError(f"{path}: not a {what} ({error}); name another file") from None
     return file

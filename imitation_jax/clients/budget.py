@@ -75,7 +75,7 @@ class Budget:
         self.spent, self._path, self._lock = 0, ledger, None
         self._open: dict[int, Tokens] = {}
         self._waiting: list[asyncio.Future] = []
-        self._ledger = open_database(ledger, TABLE)
+        self._ledger = open_database(ledger, TABLE, "ledger")
         self._read()
 
     def _read(self) -> None:

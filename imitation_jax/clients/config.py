@@ -22,7 +22,7 @@ KEYS = Keys(
     tries=Key(8, "of one request", PLACE),
     first_wait=Key(1.0, "seconds before the second try; they double", PLACE),
     timeout=Key(600.0, "seconds until an answer must be there, to its last byte", PLACE),
-    failures=Key(20, "so many requests in a row without an answer end the start", PLACE),
+    failures=Key(20, "stop after so many failed requests in a row", PLACE),
 )
 
 

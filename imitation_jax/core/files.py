@@ -15,7 +15,7 @@ def cache_dir() -> Path:
 
 
 def existing(path: str) -> str:
-    """The path of a file, local or a bucket's.
+    """The path of a file, local or a bucket's, with `~` expanded.
 
     Raises:
       FileNotFoundError: no file is there, or the path is empty.
@@ -25,7 +25,7 @@ def existing(path: str) -> str:
     file = epath.Path(path).expanduser() if path else None
     if file is None or not file.exists() or file.is_dir():
         raise FileNotFoundError(f"{path or '(no path given)'}: no such file")
-    return path
+    return str(file)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ A config's keys are declared beside their defaults:
     )
     config = KEYS.config()
 
-Everybody who asks whether something is the same reads that: a run is gone on with and a result is kept where no `MODEL`
-and no `RESULT` key differs (`SAME`), and two models' numbers are compared where no `RESULT` key does (`COMPARABLE`).
+A run is resumed, and a result kept, only if no `MODEL` and no `RESULT` key differs (`SAME`). Two models' numbers are
+compared only if no `RESULT` key differs (`COMPARABLE`).
 """
 
 import enum
@@ -39,7 +39,7 @@ COMPARABLE = frozenset({RESULT})
 
 
 class Key(NamedTuple):
-    """A config key. One that is added later takes a default that does what was done without it.
+    """A config key. A key that is added later must default to the old behaviour.
 
     Attributes:
       default: its value; a dict is a group whose keys are the user's to choose, all with this effect.

@@ -86,7 +86,7 @@ def run(
 
 
 def _groups(steps: Sequence[Step]) -> list[list[Step]]:
-    """Each step that compares dialogues by itself, the others together; these come first, if it be none."""
+    """Splits the steps into runs of per-dialogue steps and single comparing steps; the first run may be empty."""
     groups: list[list[Step]] = [[]]
     for step in steps:
         if step.compares or (groups[-1] and groups[-1][0].compares):

@@ -115,7 +115,7 @@ def recorded(path: str) -> epath.Path:
     Raises:
       FileNotFoundError: no file is there, or the path is empty.
     """
-    file = epath.Path(existing(path)).expanduser()
+    file = epath.Path(existing(path))
     if _recorded.get() is not None:
         with file.open("rb") as opened:
             _record(

@@ -137,7 +137,7 @@ def _sources(dataset: str) -> list[epath.Path]:
 
 
 def _state(file: epath.Path) -> list:
-    """Another one where the file may be another."""
+    """Changes whenever the file does."""
     if "://" in str(file):
         stat = file.stat()
         return [str(file), stat.length, stat.mtime]

@@ -48,7 +48,7 @@ def select(config: ConfigDict, output: str) -> dict:
     """Selects `config.n` prompts, writes the folder `output`, and returns what is in its selection.json.
 
     A prompt of several user turns is looked at as a whole for its language, and turn by turn for coding and BLEU. The
-    folder appears when it is whole, see `output.new_folder`.
+    folder appears when it is whole, see `core.files.new_folder`.
 
     Raises:
       FileNotFoundError: a path that names no file.

@@ -4,5 +4,5 @@
   `generations.py`, `short_answers.py`, `shots.py`, `prompts.py` and `by_item.py`.
 - What happens in a start? `runner.py`, from top to bottom; `questions.py` chooses and reads, `engines.py` loads.
 - Which settings make a result another one? `config.py` and each task's KEYS; `results.py` compares by them.
-- What can be said of numbers? `statistics.py`, for all packages; tables for a terminal: `result_tables.py`.
+- Where are intervals, tests and differences? `statistics.py`, for all packages; `result_tables.py` prints tables.
 """

@@ -78,7 +78,7 @@ def read_result(path: epath.Path) -> Result | None:
 
 
 def is_current(kept: Result | None, keys: Keys, settings: Mapping[str, Any], *, whole: bool = True) -> bool:
-    """Whether a kept result is what these settings would give: none that changes its numbers is another one.
+    """Whether a kept result is what these settings would give: no setting that changes its numbers differs.
 
     Args:
       keys: of its settings, see `config.settings_keys`.

@@ -62,11 +62,11 @@ class Needs(enum.Enum):
 
 
 class AnyEngine(Protocol):
-    """What answers: `inference.engine.Engine`, or anything with the same face.
+    """What answers: `inference.engine.Engine`, or anything with the same methods.
 
     Attributes:
       config: the model's.
-      chosen: settings that leave a choice, as they became.
+      chosen: the values picked for automatic settings (mesh, memory).
     """
 
     tokenizer: Tokenizer

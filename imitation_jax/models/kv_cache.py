@@ -49,8 +49,8 @@ def fill_cache(
       past, seen: a cache of one row, and how many slots of it the branch sees: they become the first ones.
       new: what `hidden_branches` returned.
       new_row: int32, the row of `new` that the branch is in.
-      token_T: int32, which token of that row stands in each slot; what it says of the first `seen` slots does not
-        count, and what it puts after the branch's last is written over before any query sees it.
+      token_T: int32, which token of that row stands in each slot. Entries below `seen` are ignored; entries past the
+        branch's end are overwritten before any query sees them.
     """
     rows_B = jnp.arange(new["k"].shape[1])
     kept_T1 = (jnp.arange(token_T.shape[0]) < seen)[:, None]

@@ -44,7 +44,7 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def identify(source: str) -> str | list[list]:
-    """JSON-able, and another one where the model may be another: its files' names, sizes and times.
+    """A JSON value that changes whenever the model's files do: their names, sizes and times.
 
     Raises:
       FileNotFoundError, ValueError: no such model, or no such kind of source.

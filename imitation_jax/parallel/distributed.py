@@ -119,7 +119,9 @@ def compile_together(step: Any, jitted: Any, *arguments: Any) -> Any:
 
 
 def heartbeat(doing: str) -> None:
-    """Says that this process goes on. All say it equally often, with what they begin to do now, as "step 3".
+    """Says that this process goes on; `doing` names the next piece of work, as "step 3".
+
+    Every process must call this the same number of times.
 
     A process that says nothing more for STALL seconds while others do, or all of them, ends the run. Compiling does not
     count, nor does anything after an empty `doing`.

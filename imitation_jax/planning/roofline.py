@@ -17,7 +17,7 @@ from imitation_jax.parallel.chips import Chip
 from imitation_jax.planning.collectives import Collective
 from imitation_jax.training.flops import training_flops_per_token
 
-# float32 products as `start` asks for them are 6 products of bfloat16 on a TPU (XLA's "highest", bf16_6x).
+# float32 products, at the precision that parallel/precision.py sets, are 6 of bfloat16 on a TPU ("highest", bf16_6x).
 PASSES = {"bfloat16": 1, "float32": 6}
 # AdamW reads weight, gradient and two moments, and writes weight and moments, float32 each.
 UPDATE_BYTES = 4 * 4 + 3 * 4

@@ -14,7 +14,7 @@ from imitation_jax.reporting.study_file import Study
 
 OTHERS = ("judge", "tone", "human")  # another machine's time, or people's
 LEAST = 2  # seconds that are worth a line
-EVERY = ("seconds", "data_seconds")
+STEP = "seconds"  # of a step; the wait for the next batch is within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def costs(root: epath.Path, study: Study | None, models: Sequence[Model]) -> lis
         # without a study there is one run, and its metrics lie in the workdir itself
         run = root / "runs" / name if cell else root if [name] == students else None
         steps = {row["step"]: row for row in read_lines(run / "metrics.jsonl") if "step" in row} if run else {}
-        training = sum(row.get(key) or 0 for row in steps.values() for key in EVERY if figures.number(row.get(key)))
+        training = sum(row[STEP] for row in steps.values() if figures.number(row.get(STEP)))
         tokens = cell.trained_tokens if cell else sum(int(row.get("loss_tokens") or 0) for row in steps.values())
         own = by_name[name].results if name in by_name else {}
         results = [result for task, result in own.items() if task not in OTHERS]

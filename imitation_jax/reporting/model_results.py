@@ -58,15 +58,22 @@ def _keys(result: Result) -> Keys:
 
 
 def read_lines(path: epath.Path) -> list[dict]:
-    """The JSON objects of a JSON Lines file; what is no object (a last line cut by a kill) is left out."""
+    """The JSON objects of a JSON Lines file; none where there is no file. A last line cut by a kill is left out.
+
+    Raises:
+      ValueError: another line is no object: numbers made without it would be of other items.
+    """
     rows = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
         except ValueError:
-            continue
+            row = None
         if isinstance(row, dict):
             rows.append(row)
+        elif number < len(lines):
+            raise ValueError(f"{path}:{number}: no JSON object; the file is damaged, make it again")
     return rows
 
 

@@ -50,7 +50,7 @@ KEYS = Keys(
         seq_len=Key(2048, "positions a row"),
         packing=Key(True, "several dialogues a row, attention and positions apart"),
         workers=Key(0, "processes that read ahead; 0 uses threads", PLACE),
-        cache_dir=Key("", "of tokenised dialogues; where empty ~/.cache/imitation_jax", PLACE),
+        cache_dir=Key("", "of tokenised dialogues; where empty $IMITATION_CACHE/tokens", PLACE),
     ),
     batch_size=Key(32, "rows of the global batch"),
     accumulation=Key(1, "microbatches a step; the same loss whatever it is", PLACE),

@@ -45,8 +45,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     "weight_magnitude" is the paper's "gradients re-scaled by the magnitude of each weight": an unfactored Adafactor
     (Shazeer and Stern 2018, arXiv 1804.04235) without update clipping. Second moments decay with 1 - t^-0.95, updates
     are multiplied by the RMS of their weight tensor (at least 1e-3), and momentum runs over the learning-rate-scaled
-    updates. Weight decay is decoupled in both and leaves norms and
-    biases alone.
+    updates. Weight decay is decoupled in both and leaves norms and biases alone.
 
     Raises:
       ValueError: an unknown name or state dtype.

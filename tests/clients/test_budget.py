@@ -88,7 +88,7 @@ def test_a_ledger_outlives_a_kill_with_what_was_under_way(tmp_path):
         spend(budget, Tokens(900, 11))
     budget.close()
     (tmp_path / "text").write_text("no database, but long enough to be looked at as one " * 40)
-    with pytest.raises(ValueError, match="text: not a cache"):
+    with pytest.raises(ValueError, match="text: not a ledger"):
         Budget(ledger=tmp_path / "text")
 
 

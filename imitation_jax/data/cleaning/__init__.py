@@ -4,7 +4,7 @@ To add one:
 1. Write NAME.py here with `get_config()`, the keys under config.NAME, and `make(settings)`, which refuses settings that
    cannot be (ValueError) and returns a function: from a dialogue to the same, a changed one, or why it is dropped.
 2. That reason is a phrase, then ": " and details if there are any; the data card counts the phrases.
-3. Where dialogues are compared with earlier ones say COMPARES = True; data/beam.py groups those steps' dialogues.
+3. Where dialogues are compared with earlier ones say COMPARES = True; to run it on Beam too, add how to beam.COMPARED.
 4. Name it in `config.steps` of the configs in configs/data/ that want it.
 5. Test it in tests/data/cleaning/test_NAME.py.
 """

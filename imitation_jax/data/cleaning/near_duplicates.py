@@ -2,8 +2,8 @@
 
 Near is measured on the sets of 5-byte shingles of two queries: their Jaccard similarity, or, where nearly all of the
 one stands in the other (words put before or after it), a lower one. Who is compared comes from MinHash signatures cut
-into bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, 3.4),
-made by rensa; the similarity itself is exact.
+into bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, 3.4), made by rensa; the similarity itself is
+exact.
 
 Whether a dialogue is dropped depends on the dialogues before it alone, dropped or not, so that any machine may decide
 about any dialogue. A dialogue that is near a duplicate is one too.

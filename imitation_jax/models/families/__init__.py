@@ -3,7 +3,8 @@
 To add one: MODEL_TYPE.py in this folder, as llama.py is, with a frozen config dataclass whose `build(rngs)` makes an
 nnx module out of the parts in decoder.py; `config_from_hf`, `config_to_hf`; and the tables SHARDING, HUGGINGFACE and
 PRESETS. The config has LLaMA's names for sizes, `matrix_weights` and `learned_positions`; the paths of parameters that
-are no matrices end in "norm" or "bias". Nothing else names a family; tests/models/test_llama.py tests the tables.
+are no matrices end in "norm" or "bias". Only gguf.py names families, for the files of llama.cpp.
+tests/models/test_families.py adds one, test_llama.py tests tables.
 """
 
 import importlib

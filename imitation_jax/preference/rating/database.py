@@ -1,6 +1,6 @@
 """The database of a rating, one SQLite file: items, raters, the tasks that each was shown, and every vote.
 
-A task is an item shown to a rater, with the side on which each answer stands. A rater has at most one open task, which
+A task is an item shown to a rater, with the side on which each answer stands. A rater has at most one open task,
 which a reload shows again. Every item goes to as many raters as it needs votes; the place of a task that was left
 open is given away after a while, and a vote that comes later is kept too. Attention checks are items with a known vote.
 Votes survive kill -9 and power cuts (write-ahead log, synced at every commit); several servers may share the file.
