@@ -199,8 +199,10 @@ class Together:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                with contextlib.suppress(TypeError, ProcessLookupError):  # a stopped one does not miss its parent
+                # A stopped worker does not miss its parent, but the parent misses it.
+                with contextlib.suppress(TypeError, ProcessLookupError, subprocess.TimeoutExpired):
                     self.send(index, signal.SIGKILL)
+                    process.wait(20)
                 process.kill()
                 process.wait()
         return [process.returncode for process in self.processes]
