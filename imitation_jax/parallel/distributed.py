@@ -121,10 +121,8 @@ def compile_together(step: Any, jitted: Any, *arguments: Any) -> Any:
 def heartbeat(doing: str) -> None:
     """Says that this process goes on; `doing` names the next piece of work, as "step 3".
 
-    Every process must call this the same number of times.
-
-    A process that says nothing more for STALL seconds while others do, or all of them, ends the run. Compiling does not
-    count, nor does anything after an empty `doing`.
+    Every process must call this the same number of times. One that says nothing more for STALL seconds while others do,
+    or all of them, ends the run. Compiling does not count, nor does anything after an empty `doing`.
     """
     if _connection:
         _connection.beats += 1
